@@ -1,1 +1,112 @@
-//! (being written)
+//! The ledger: one entry for every fee earned, cost paid and promise made.
+
+use serde::{Deserialize, Serialize};
+
+use crate::amount::Msat;
+use crate::ids::{ChannelId, NodeId, OpenId, Outpoint, PaymentHash, Scid};
+use crate::menu::TrustModel;
+use crate::reason::Reason;
+
+/// One row; its sequence number and time are the store's. Rows are only ever added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum LedgerEntry {
+    /// A channel was sold; nothing is earned yet.
+    OrderSold {
+        /// The jit scid sold.
+        scid: Scid,
+        /// The client who bought it.
+        client: NodeId,
+        /// The payment size agreed, msat; absent for a variable amount.
+        size: Option<Msat>,
+        /// The fee agreed, msat; absent for a variable amount.
+        fee: Option<Msat>,
+        /// Who trusts whom.
+        trust: TrustModel,
+    },
+    /// A channel was funded for an order.
+    ChannelOpened {
+        /// The order's scid.
+        scid: Scid,
+        /// The client.
+        client: NodeId,
+        /// The attempt.
+        open: OpenId,
+        /// The channel.
+        channel: ChannelId,
+        /// Its funding output.
+        funding: Outpoint,
+        /// Its value, sat: capital bound, not spent.
+        value_sat: u64,
+    },
+    /// A funding transaction cost this chain fee.
+    ChainCost {
+        /// The order's scid.
+        scid: Scid,
+        /// The attempt.
+        open: OpenId,
+        /// The transaction.
+        txid: String,
+        /// Its fee, sat.
+        fee_sat: u64,
+    },
+    /// A claimed part earned this share of the opening fee.
+    FeeEarned {
+        /// The order's scid.
+        scid: Scid,
+        /// The client.
+        client: NodeId,
+        /// The channel it was earned on.
+        channel: ChannelId,
+        /// The payment.
+        payment_hash: PaymentHash,
+        /// The share, msat.
+        amount: Msat,
+        /// Charged on a channel that was already paid for.
+        reuse: bool,
+    },
+    /// The opening fee is wholly earned; from here the lifetime sold is owed (J-11).
+    OrderPaid {
+        /// The order's scid.
+        scid: Scid,
+        /// The client.
+        client: NodeId,
+        /// The channel.
+        channel: ChannelId,
+        /// The whole fee, msat.
+        fee: Msat,
+        /// The lifetime promised, blocks after confirmation.
+        min_lifetime: u32,
+    },
+    /// The order ended without its fee wholly earned.
+    OrderEnded {
+        /// The order's scid.
+        scid: Scid,
+        /// The client.
+        client: NodeId,
+        /// What was earned before, msat.
+        earned: Msat,
+        /// Why it ended.
+        reason: Reason,
+    },
+    /// A channel of an order closed.
+    ChannelClosed {
+        /// The order's scid.
+        scid: Scid,
+        /// The client.
+        client: NodeId,
+        /// The channel.
+        channel: ChannelId,
+        /// Why, as far as it is known.
+        reason: Reason,
+    },
+    /// An ordinary forward earned its routing fee.
+    ForwardFee {
+        /// The channel it came by.
+        from: ChannelId,
+        /// The channel it left by.
+        to: ChannelId,
+        /// Routing fee, msat.
+        amount: Msat,
+    },
+}

@@ -160,6 +160,10 @@ reasons! {
     WrongChannel, None, "payment came over another peer's channel";
     /// The funding transaction could not be verified in time (J-04).
     FundingUnverified, None, "funding transaction not verified";
+    /// The funding output does not pay the channel's script (J-04).
+    FundingWrongScript, None, "funding output pays another script";
+    /// The funding output has another value than the channel (J-04).
+    FundingWrongValue, None, "funding output has another value";
 }
 
 impl fmt::Display for Reason {

@@ -1,1 +1,29 @@
-//! ldkjit-node
+//! ldkjit-node acts. LDK, BDK, tokio, one store: what `ldkjit-core` decides is carried out here.
+
+pub mod api;
+pub mod broadcast;
+pub mod chain;
+pub mod channels;
+pub mod client;
+pub mod commit;
+pub mod config;
+pub mod convert;
+pub mod driver;
+pub mod error;
+pub mod events;
+pub mod fees;
+pub mod handler;
+pub mod journal;
+pub mod keys;
+pub mod ldk;
+pub mod log;
+pub mod lsp;
+pub mod lsps;
+pub mod net;
+pub mod node;
+pub mod payments;
+pub mod reserve;
+pub mod store;
+mod sync;
+pub mod timeline;
+pub mod wallet;

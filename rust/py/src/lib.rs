@@ -1,1 +1,21 @@
-//! ldkjit-py
+//! ldkjit-py translates. Calls come in by name and JSON, answers leave by a queue and a pipe: no thread of ours ever
+//! touches the interpreter, so nothing of ours can hold up its exit.
+
+mod bridge;
+
+use pyo3::prelude::*;
+
+/// The extension module. Nothing in it is stable: `ldkjit` is the public face.
+#[pymodule(gil_used = false)]
+mod _ldkjit {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::bridge::Native;
+
+    /// The version of the extension.
+    #[pyfunction]
+    fn version() -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+}

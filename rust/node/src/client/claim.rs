@@ -1,0 +1,234 @@
+//! The claim: what arrived is held against the order, the funding transaction against the channel, and only then the preimage goes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitcoin::hex::{DisplayHex, FromHex};
+use bitcoin::secp256k1::PublicKey;
+use ldkjit_core::amount::Msat;
+use ldkjit_core::ids::{ChannelId, PaymentHash};
+use ldkjit_core::lsps2::{claim_check, Arrived, Bought};
+use ldkjit_core::menu::TrustModel;
+use ldkjit_core::reason::Reason;
+use lightning::types::payment::PaymentPreimage;
+
+use super::{Client, ClientOrder, Status};
+use crate::convert;
+use crate::events::NodeEvent;
+use crate::node::Node;
+
+/// Blocks before LDK's own deadline at which we give up: a claim must still reach the LSP.
+const DEADLINE_MARGIN: u32 = 2;
+const FIRST_PAUSE: Duration = Duration::from_millis(4);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Client {
+    /// A payment to us could be claimed.
+    #[allow(clippy::too_many_arguments)]
+    pub fn on_claimable(
+        &self,
+        node: &Arc<Node>,
+        hash: PaymentHash,
+        received_msat: u64,
+        skimmed_msat: u64,
+        channels: Vec<ChannelId>,
+        deadline: Option<u32>,
+        preimage: Option<[u8; 32]>,
+    ) {
+        node.timeline.stamp(hash, "claimable");
+        let order = self.order(&hash);
+        let arrived = Arrived {
+            received: Msat(received_msat),
+            skimmed: Msat(skimmed_msat),
+            by_lsp: order
+                .as_ref()
+                .and_then(|o| convert::public_key(&o.lsp))
+                .is_some_and(|lsp| all_with(node, &lsp, &channels)),
+        };
+        let bought = order.as_ref().map(|o| Bought {
+            params: o.params.clone(),
+            size: o.size,
+            max_fee: o.max_fee,
+        });
+        let checked = claim_check(bought.as_ref(), &arrived);
+        let Some(preimage) = preimage else {
+            node.parts
+                .log
+                .warn("client", format_args!("payment {hash}: no preimage of ours, failed"));
+            fail(node, hash);
+            return;
+        };
+        match (checked, order) {
+            (Err(reason), order) => self.refuse(node, hash, order, reason),
+            (Ok(_), None) => node.cm.claim_funds(PaymentPreimage(preimage)),
+            (Ok(_), Some(mut order)) => {
+                order.status = Status::Claiming {
+                    received: arrived.received,
+                    skimmed: arrived.skimmed,
+                    deadline,
+                    channels,
+                    preimage: preimage.to_lower_hex_string(),
+                };
+                let trusting = order.trust == TrustModel::ClientTrustsLsp;
+                self.keep(node, order.clone(), false);
+                if trusting {
+                    self.release(node, order);
+                } else {
+                    spawn(node, hash);
+                }
+            }
+        }
+    }
+
+    /// Gives up the preimage. The caller holds the gate, so that the order and LDK's claim are one commit.
+    fn release(&self, node: &Node, mut order: ClientOrder) {
+        let Status::Claiming { preimage, .. } = &order.status else {
+            return;
+        };
+        let Ok(preimage) = <[u8; 32]>::from_hex(preimage) else {
+            return;
+        };
+        node.timeline.stamp(order.payment_hash, "verified");
+        order.status = Status::Claimed;
+        self.keep(node, order, true);
+        node.cm.claim_funds(PaymentPreimage(preimage));
+        node.wake.notify_one();
+    }
+
+    fn refuse(
+        &self,
+        node: &Node,
+        hash: PaymentHash,
+        order: Option<ClientOrder>,
+        reason: Reason,
+    ) {
+        node.parts.log.warn(
+            "client",
+            format_args!("payment {hash} failed back: {}", reason.message()),
+        );
+        node.events.emit(&NodeEvent::JitRefused {
+            payment_hash: hash,
+            reason,
+        });
+        if let Some(mut order) = order {
+            order.status = Status::Refused { reason };
+            self.keep(node, order, true);
+        }
+        fail(node, hash);
+    }
+}
+
+fn fail(node: &Node, hash: PaymentHash) {
+    let hash = lightning::types::payment::PaymentHash(hash.0);
+    node.cm.fail_htlc_backwards(&hash);
+    node.wake.notify_one();
+}
+
+fn all_with(node: &Node, lsp: &PublicKey, channels: &[ChannelId]) -> bool {
+    let theirs: Vec<ChannelId> = node
+        .cm
+        .list_channels_with_counterparty(lsp)
+        .iter()
+        .map(|c| convert::channel(&c.channel_id))
+        .collect();
+    !channels.is_empty() && channels.iter().all(|c| theirs.contains(c))
+}
+
+enum Funding {
+    Good,
+    NotYet,
+    Bad(Reason),
+}
+
+/// Checks the funding transaction in a task of its own, then claims or fails back.
+pub(super) fn spawn(node: &Arc<Node>, hash: PaymentHash) {
+    let task_node = Arc::clone(node);
+    node.spawn(async move { verify(&task_node, hash).await });
+}
+
+async fn verify(node: &Arc<Node>, hash: PaymentHash) {
+    let started = Instant::now();
+    let mut tip = node.tip.subscribe();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let Some(order) = node.client.order(&hash) else {
+            return;
+        };
+        let Status::Claiming {
+            channels, deadline, ..
+        } = &order.status
+        else {
+            return;
+        };
+        let (confirmations, timeout) = node.client.lsp(&order.lsp).map_or(
+            // The LSP left the configuration while its payment was here: only what is in the chain counts.
+            (1, Duration::ZERO),
+            |lsp| (lsp.confirmations, Duration::from_millis(lsp.verify_timeout_ms)),
+        );
+        let funding = check_funding(node, &order, channels, confirmations).await;
+        let late = deadline
+            .is_some_and(|d| node.height().saturating_add(DEADLINE_MARGIN) >= d)
+            || (confirmations == 0 && started.elapsed() >= timeout);
+        let outcome = match funding {
+            Funding::Good => Some(None),
+            Funding::Bad(reason) => Some(Some(reason)),
+            Funding::NotYet if late => Some(Some(Reason::FundingUnverified)),
+            Funding::NotYet => None,
+        };
+        if let Some(refused) = outcome {
+            let _gate = node.parts.journal.gate().await;
+            match refused {
+                None => node.client.release(node, order),
+                Some(reason) => node.client.refuse(node, hash, Some(order), reason),
+            }
+            return;
+        }
+        tokio::select! {
+            _ = tip.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Every channel the payment came over must have its funding output, of its script and value, where we look (J-04).
+async fn check_funding(
+    node: &Node,
+    order: &ClientOrder,
+    channels: &[ChannelId],
+    confirmations: u32,
+) -> Funding {
+    let Some(lsp) = convert::public_key(&order.lsp) else {
+        return Funding::Bad(Reason::WrongChannel);
+    };
+    for details in node.cm.list_channels_with_counterparty(&lsp) {
+        if !channels.contains(&convert::channel(&details.channel_id)) || details.is_outbound {
+            continue;
+        }
+        let (Some(txo), Some(expected)) = (details.funding_txo, details.get_funding_output())
+        else {
+            return Funding::Bad(Reason::FundingUnverified);
+        };
+        match node.chain.tx_out(&txo.txid, u32::from(txo.index), true).await {
+            Err(e) => {
+                node.parts
+                    .log
+                    .warn("client", format_args!("funding {}: {e}", txo.txid));
+                return Funding::NotYet;
+            }
+            Ok(None) => return Funding::NotYet,
+            Ok(Some(found)) => {
+                if found.script != expected.script_pubkey {
+                    return Funding::Bad(Reason::FundingWrongScript);
+                }
+                if found.value_sat != expected.value.to_sat() {
+                    return Funding::Bad(Reason::FundingWrongValue);
+                }
+                if found.confirmations < confirmations {
+                    return Funding::NotYet;
+                }
+            }
+        }
+    }
+    Funding::Good
+}

@@ -1,0 +1,302 @@
+//! What a node is told at start, as JSON from Python; every value is checked here once more, whoever wrote it.
+
+use std::path::PathBuf;
+
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::Network;
+use ldkjit_core::ids::NodeId;
+use ldkjit_core::menu::TrustModel;
+use ldkjit_core::rules::Rules;
+use serde::Deserialize;
+
+use crate::error::NodeError;
+
+/// Where the store lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// `node.sqlite` in the data folder.
+    #[default]
+    Sqlite,
+    /// Nothing survives: for tests and experiments.
+    Memory,
+}
+
+/// The chain source.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum ChainConfig {
+    /// bitcoind over RPC.
+    Bitcoind {
+        /// `http://host:port`.
+        url: String,
+        /// RPC user.
+        user: String,
+        /// RPC password.
+        password: String,
+        /// How often the tip is asked for, ms.
+        #[serde(default = "default_poll_ms")]
+        poll_ms: u64,
+    },
+}
+
+/// An LSP this wallet may buy channels from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LspPeer {
+    /// Its node id.
+    pub node_id: NodeId,
+    /// `host:port`.
+    pub address: String,
+    /// Sent in `get_info` (J-07).
+    #[serde(default)]
+    pub token: Option<String>,
+    /// Accept `client_trusts_lsp`: the preimage is given before a funding transaction exists (J-03).
+    #[serde(default)]
+    pub trusted: bool,
+    /// Confirmations the funding transaction needs before the preimage is released; 0 = seen in the mempool (J-04).
+    #[serde(default)]
+    pub confirmations: u32,
+    /// How long the funding transaction is waited for before the payment is failed back, ms.
+    #[serde(default = "default_verify_ms")]
+    pub verify_timeout_ms: u64,
+}
+
+/// Limits and times of the service.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceLimits {
+    /// How long parts are held for the missing ones, ms (J-48: at least 90 s).
+    pub collect_ms: u64,
+    /// How long a complete payment is held for a client that is offline, ms.
+    pub wake_ms: u64,
+    /// How long an open may take until `channel_ready`, ms.
+    pub open_ms: u64,
+    /// How long after `valid_until` an unpaid channel is kept, ms.
+    pub grace_ms: u64,
+    /// The smallest HTLC forwarded, msat.
+    pub htlc_minimum_msat: u64,
+    /// Opens tried for one order.
+    pub max_opens: u32,
+    /// Charge the opening fee when an existing, paid channel carries the payment.
+    pub charge_on_reuse: bool,
+    /// Added to each channel: a share of the payment, ppm.
+    pub extra_capacity_ppm: u32,
+    /// Added to each channel: a fixed amount, sat.
+    pub extra_capacity_sat: u64,
+    /// No channel is smaller, sat.
+    pub min_channel_sat: u64,
+    /// No channel is larger, sat.
+    pub max_channel_sat: u64,
+    /// The forwarding fee of a paid channel: base, msat.
+    pub forwarding_base_msat: u32,
+    /// The forwarding fee of a paid channel: proportional, ppm.
+    pub forwarding_ppm: u32,
+    /// Orders one client may have open.
+    pub max_orders_per_client: u32,
+    /// Orders open in all.
+    pub max_orders: u32,
+    /// Sold and not yet paid for, for one client, msat.
+    pub max_exposure_per_client_msat: u64,
+    /// Sold and not yet paid for, in all, msat.
+    pub max_exposure_msat: u64,
+    /// Requests of one peer that wait for an answer; more are refused with code 1.
+    pub max_pending_requests: u32,
+}
+
+impl Default for ServiceLimits {
+    fn default() -> Self {
+        Self {
+            collect_ms: 90_000,
+            wake_ms: 120_000,
+            open_ms: 60_000,
+            grace_ms: 600_000,
+            htlc_minimum_msat: 1_000,
+            max_opens: 3,
+            charge_on_reuse: false,
+            extra_capacity_ppm: 0,
+            extra_capacity_sat: 0,
+            min_channel_sat: 20_000,
+            max_channel_sat: 100_000_000,
+            forwarding_base_msat: 1_000,
+            forwarding_ppm: 0,
+            max_orders_per_client: 100,
+            max_orders: 100_000,
+            max_exposure_per_client_msat: 1_000_000_000_000,
+            max_exposure_msat: 100_000_000_000_000,
+            max_pending_requests: 10,
+        }
+    }
+}
+
+/// The service an LSP offers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LspConfig {
+    /// Prices and who may buy: declarative rules that run in Rust.
+    #[serde(flatten)]
+    pub rules: Rules,
+    /// Who trusts whom until the funding transaction confirms.
+    #[serde(default = "default_trust")]
+    pub trust: TrustModel,
+    /// Limits and times.
+    #[serde(default)]
+    pub limits: ServiceLimits,
+    /// `lsp_cltv_expiry_delta`, blocks; at least 48.
+    #[serde(default = "default_cltv_delta")]
+    pub cltv_expiry_delta: u16,
+}
+
+/// All a node is told.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// bitcoin, testnet, signet or regtest.
+    pub network: Network,
+    /// Folder of seed, lock and store.
+    pub data_dir: PathBuf,
+    /// Kind of store.
+    #[serde(default)]
+    pub store: StoreKind,
+    /// BIP 39 words to start from; only for a new data folder, or equal to its seed.
+    #[serde(default)]
+    pub mnemonic: Option<String>,
+    /// Addresses to listen on, `host:port`; port 0 = any free one.
+    #[serde(default)]
+    pub listen: Vec<String>,
+    /// Addresses to announce; only for a node with public channels.
+    #[serde(default)]
+    pub announce: Vec<String>,
+    /// Name in the node announcement, at most 32 bytes.
+    #[serde(default)]
+    pub alias: String,
+    /// Chain source.
+    pub chain: ChainConfig,
+    /// LSPs this wallet may buy from.
+    #[serde(default)]
+    pub lsps: Vec<LspPeer>,
+    /// The service this node offers, if it does.
+    #[serde(default)]
+    pub lsp: Option<LspConfig>,
+    /// Accept ordinary channels from anybody.
+    #[serde(default = "yes")]
+    pub accept_channels: bool,
+    /// Confirmations an ordinary channel needs.
+    #[serde(default = "default_depth")]
+    pub channel_confirmations: u32,
+    /// Peers to stay connected to, `node_id@host:port`.
+    #[serde(default)]
+    pub peers: Vec<String>,
+    /// How long forwards wait for company, ms: privacy against latency.
+    #[serde(default)]
+    pub forward_delay_ms: u64,
+    /// Fee rate where the chain source has no estimate: regtest only, sat per 1000 weight.
+    #[serde(default)]
+    pub fee_fallback_sat_per_kw: Option<u32>,
+    /// error, warn, info, debug or trace.
+    #[serde(default = "default_level")]
+    pub log_level: String,
+    /// A way to cheat, for tests of the other side.
+    #[cfg(feature = "faults")]
+    #[serde(skip)]
+    pub fault: Option<crate::lsp::Fault>,
+}
+
+fn yes() -> bool {
+    true
+}
+fn default_poll_ms() -> u64 {
+    1_000
+}
+fn default_verify_ms() -> u64 {
+    30_000
+}
+fn default_trust() -> TrustModel {
+    TrustModel::LspTrustsClient
+}
+fn default_cltv_delta() -> u16 {
+    144
+}
+fn default_depth() -> u32 {
+    3
+}
+fn default_level() -> String {
+    "info".into()
+}
+
+/// Splits `node_id@host:port`: the id up to the first `@`, the port after the last `:` (T-22).
+///
+/// # Errors
+/// `config` when a part is missing or malformed.
+pub fn parse_peer(text: &str) -> Result<(PublicKey, String), NodeError> {
+    let (id, address) = text
+        .split_once('@')
+        .ok_or_else(|| NodeError::config("a peer is written node_id@host:port"))?;
+    let key = id
+        .parse::<PublicKey>()
+        .map_err(|_| NodeError::config("the node id must be 66 hex digits and on the curve"))?;
+    check_address(address)?;
+    Ok((key, address.to_string()))
+}
+
+fn check_address(address: &str) -> Result<(), NodeError> {
+    let bad = || NodeError::config("an address is written host:port, port 0 to 65535");
+    let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(bad());
+    }
+    Ok(())
+}
+
+impl Config {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// `config`, naming the field and what it accepts.
+    pub fn from_json(value: serde_json::Value) -> Result<Self, NodeError> {
+        let config: Self = serde_json::from_value(value)
+            .map_err(|e| NodeError::config(format!("configuration: {e}")))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), NodeError> {
+        if self.alias.len() > 32 {
+            return Err(NodeError::config("alias: at most 32 bytes"));
+        }
+        for address in self.listen.iter().chain(&self.announce) {
+            check_address(address)?;
+        }
+        for peer in &self.peers {
+            parse_peer(peer)?;
+        }
+        for lsp in &self.lsps {
+            check_address(&lsp.address)?;
+            if !lsp.node_id.is_on_curve() {
+                return Err(NodeError::config("lsps: node_id is not on the curve"));
+            }
+        }
+        if self.fee_fallback_sat_per_kw.is_some() && self.network != Network::Regtest {
+            return Err(NodeError::config(
+                "fee_fallback_sat_per_kw: only on regtest",
+            ));
+        }
+        if self.channel_confirmations == 0 || self.channel_confirmations > 144 {
+            return Err(NodeError::config("channel_confirmations: 1 to 144"));
+        }
+        if let Some(lsp) = &self.lsp {
+            if lsp.cltv_expiry_delta < 48 {
+                return Err(NodeError::config("lsp.cltv_expiry_delta: at least 48"));
+            }
+            if lsp.limits.collect_ms < 90_000 {
+                return Err(NodeError::config(
+                    "lsp.limits.collect_ms: at least 90000 (J-48)",
+                ));
+            }
+            lsp.rules
+                .validate()
+                .map_err(|e| NodeError::config(format!("lsp: {e}")))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,347 @@
+//! The loops: LDK's events and forwards, the chain, LSPS messages, timers.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::block::Header;
+use bitcoin::{Block, BlockHash, Network};
+use lightning::chain::chaininterface::BroadcasterInterface;
+use lightning::chain::transaction::TransactionData;
+use lightning::chain::{BestBlock, Listen};
+use lightning::events::{Event, ReplayEvent};
+use lightning_block_sync::init::synchronize_listeners;
+use lightning_block_sync::poll::{ChainPoller, ChainTip, ValidatedBlockHeader};
+use lightning_block_sync::{SpvClient, UnboundedCache};
+
+use crate::chain::bitcoind::Bitcoind;
+use crate::config::ChainConfig;
+use crate::error::NodeError;
+use crate::handler;
+use crate::ldk::{self, ChainMonitor, ChannelManager, Monitor, Parts, Sweeper};
+use crate::lsp::Service;
+use crate::lsps::{Inbox, Incoming};
+use crate::node::{Node, Tip};
+use crate::wallet::Wallet;
+
+const PEER_TICK: Duration = Duration::from_secs(10);
+const CHANNEL_TICK: Duration = Duration::from_secs(60);
+const REBROADCAST: Duration = Duration::from_secs(30);
+const ANNOUNCE: Duration = Duration::from_secs(60);
+const KEEP_GRAPH: Duration = Duration::from_secs(3_600);
+const FEES: Duration = Duration::from_secs(60);
+
+/// Brings wallet, monitors, manager and sweeper to one tip before anything is forwarded.
+///
+/// # Errors
+/// `chain` when blocks cannot be had.
+pub async fn catch_up(
+    parts: &Parts,
+    chain: &Arc<Bitcoind>,
+    network: Network,
+    monitors: &mut Vec<(BlockHash, Monitor)>,
+    manager: (BlockHash, &Arc<ChannelManager>),
+    sweeper: (BlockHash, &Arc<Sweeper>),
+) -> Result<ValidatedBlockHeader, NodeError> {
+    let watched: Vec<_> = monitors
+        .drain(..)
+        .map(|(hash, monitor)| {
+            let listener = (
+                monitor,
+                parts.broadcaster.clone(),
+                parts.fees.clone(),
+                parts.log.clone(),
+            );
+            (hash, listener)
+        })
+        .collect();
+    let mut listeners: Vec<(BlockHash, &(dyn Listen + Send + Sync))> = vec![
+        (parts.wallet.best_block().hash, &*parts.wallet),
+        (manager.0, &**manager.1),
+        (sweeper.0, &**sweeper.1),
+    ];
+    for (hash, listener) in &watched {
+        listeners.push((*hash, listener));
+    }
+    let mut cache = UnboundedCache::new();
+    let tip = synchronize_listeners(chain.clone(), network, &mut cache, listeners)
+        .await
+        .map_err(|e| {
+            NodeError::chain(
+                "behind",
+                format!("blocks since the last stop: {}", e.into_inner()),
+            )
+        })?;
+    monitors.extend(
+        watched
+            .into_iter()
+            .map(|(hash, (monitor, _, _, _))| (hash, monitor)),
+    );
+    Ok(tip)
+}
+
+/// Every block goes to all of them, in this order: coins first, since a channel may spend them.
+struct Listeners {
+    wallet: Arc<Wallet>,
+    cm: Arc<ChannelManager>,
+    monitors: Arc<ChainMonitor>,
+    sweeper: Arc<Sweeper>,
+}
+
+impl Listen for Listeners {
+    fn filtered_block_connected(&self, header: &Header, txdata: &TransactionData<'_>, height: u32) {
+        self.wallet.filtered_block_connected(header, txdata, height);
+        self.cm.filtered_block_connected(header, txdata, height);
+        self.monitors.filtered_block_connected(header, txdata, height);
+        self.sweeper.filtered_block_connected(header, txdata, height);
+    }
+
+    fn block_connected(&self, block: &Block, height: u32) {
+        self.wallet.block_connected(block, height);
+        self.cm.block_connected(block, height);
+        self.monitors.block_connected(block, height);
+        self.sweeper.block_connected(block, height);
+    }
+
+    fn blocks_disconnected(&self, fork_point: BestBlock) {
+        self.wallet.blocks_disconnected(fork_point);
+        self.cm.blocks_disconnected(fork_point);
+        self.monitors.blocks_disconnected(fork_point);
+        self.sweeper.blocks_disconnected(fork_point);
+    }
+}
+
+/// Starts every loop of a node.
+pub fn spawn_all(node: &Arc<Node>, tip: ValidatedBlockHeader, inbox: Inbox) {
+    node.spawn(drive(Arc::clone(node)));
+    node.spawn(follow_chain(Arc::clone(node), tip));
+    node.spawn(watch_monitors(Arc::clone(node)));
+    node.spawn(read_messages(Arc::clone(node), inbox));
+    node.spawn(Arc::clone(node).stay_connected());
+    node.spawn(tick(Arc::clone(node)));
+    node.spawn(keep_fees(Arc::clone(node)));
+}
+
+/// LDK's events, forwards and messages.
+async fn drive(node: Arc<Node>) {
+    let delay = Duration::from_millis(node.config.forward_delay_ms);
+    loop {
+        // Taken before the work, so that nothing that happens during it is missed.
+        let news = node.cm.get_event_or_persistence_needed_future();
+        let persisted = node.monitors.get_update_future();
+        {
+            let _gate = node.parts.journal.gate().await;
+            handle_events(&node).await;
+            if delay.is_zero() && node.cm.needs_pending_htlc_processing() {
+                node.cm.process_pending_htlc_forwards();
+                handle_events(&node).await;
+            }
+        }
+        node.pm.process_events();
+        node.parts.journal.kick();
+        if !delay.is_zero() && node.cm.needs_pending_htlc_processing() {
+            tokio::time::sleep(spread(&node, delay)).await;
+            let _gate = node.parts.journal.gate().await;
+            node.cm.process_pending_htlc_forwards();
+            continue;
+        }
+        let mut news = pin!(news);
+        let mut persisted = pin!(persisted);
+        tokio::select! {
+            () = &mut news => {}
+            () = &mut persisted => {}
+            () = node.wake.notified() => {}
+        }
+    }
+}
+
+/// Between half and one and a half of the delay: irregular, as LDK asks for privacy.
+fn spread(node: &Node, delay: Duration) -> Duration {
+    let share = u32::try_from(node.random_u64() % 1_000).unwrap_or(0);
+    (delay / 2).saturating_add(delay.saturating_mul(share) / 1_000)
+}
+
+async fn handle_events(node: &Arc<Node>) {
+    node.cm
+        .process_pending_events_async(|event: Event| {
+            handler::handle(node, event);
+            async { Ok::<(), ReplayEvent>(()) }
+        })
+        .await;
+}
+
+/// Follows the best chain; what depends on height is looked at after each block.
+async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
+    let ChainConfig::Bitcoind { poll_ms, .. } = &node.config.chain;
+    let pause = Duration::from_millis((*poll_ms).max(10));
+    let listeners = Arc::new(Listeners {
+        wallet: node.parts.wallet.clone(),
+        cm: node.cm.clone(),
+        monitors: node.monitors.clone(),
+        sweeper: node.sweeper.clone(),
+    });
+    let mut cache = UnboundedCache::new();
+    let poller = ChainPoller::new(node.chain.clone(), node.config.network);
+    let mut client = SpvClient::new(tip, poller, &mut cache, listeners);
+    let mut reachable = true;
+    loop {
+        match client.poll_best_tip().await {
+            Ok((ChainTip::Better(header), true)) => {
+                node.tip.send_replace(Tip {
+                    height: header.height,
+                    hash: header.block_hash,
+                });
+                on_block(&node).await;
+                reachable = true;
+            }
+            Ok((ChainTip::Better(_), false)) => {
+                node.parts.log.warn(
+                    "chain",
+                    format_args!("a new tip is announced, but its blocks cannot be had"),
+                );
+            }
+            Ok(_) => reachable = true,
+            Err(e) => {
+                if reachable {
+                    node.parts
+                        .log
+                        .error("chain", format_args!("not followed: {}", e.into_inner()));
+                }
+                reachable = false;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = node.look_at_chain.notified() => {}
+        }
+    }
+}
+
+async fn on_block(node: &Arc<Node>) {
+    {
+        let _gate = node.parts.journal.gate().await;
+        if let Some(lsp) = &node.lsp {
+            lsp.on_block(node);
+        }
+        node.client.on_block(node);
+    }
+    node.look_at_monitors.notify_one();
+    node.wake.notify_one();
+    node.parts.broadcaster.on_block(node.height());
+}
+
+/// Spendable outputs and closes to be paid for. Waits for commits, and so never holds the gate.
+async fn watch_monitors(node: Arc<Node>) {
+    let bumper = ldk::bumper(&node.parts);
+    loop {
+        node.monitors
+            .process_pending_events_async(|event: Event| {
+                let (node, bumper) = (&node, &bumper);
+                async move {
+                    match event {
+                        Event::SpendableOutputs {
+                            outputs,
+                            channel_id,
+                        } => node
+                            .sweeper
+                            .track_spendable_outputs(outputs, channel_id, true, None)
+                            .await
+                            .map_err(|()| ReplayEvent()),
+                        Event::BumpTransaction(bump) => {
+                            bumper.handle_event(&bump).await;
+                            Ok(())
+                        }
+                        _ => Ok(()),
+                    }
+                }
+            })
+            .await;
+        let _ = node
+            .sweeper
+            .regenerate_and_broadcast_spend_if_necessary()
+            .await;
+        tokio::select! {
+            () = node.look_at_monitors.notified() => {}
+            () = tokio::time::sleep(PEER_TICK) => {}
+        }
+    }
+}
+
+/// LSPS messages, and who comes and goes.
+async fn read_messages(node: Arc<Node>, mut inbox: Inbox) {
+    while let Some(incoming) = inbox.next().await {
+        match incoming {
+            Incoming::Connected(peer) | Incoming::Disconnected(peer) => {
+                let connected = matches!(incoming, Incoming::Connected(_));
+                let _gate = node.parts.journal.gate().await;
+                node.on_presence(&peer, connected);
+                node.wake.notify_one();
+            }
+            Incoming::Message(peer, payload) => {
+                let from_lsp = node.client.lsp(&crate::convert::node_id(&peer)).is_some();
+                if from_lsp && node.client.requests.on_message(&node, peer, &payload) {
+                    continue;
+                }
+                Service::on_message(&node, peer, payload);
+            }
+        }
+    }
+}
+
+/// LDK's own timers, and the second hand of the orders.
+async fn tick(node: Arc<Node>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut peers = tokio::time::interval(PEER_TICK);
+    let mut channels = tokio::time::interval(CHANNEL_TICK);
+    let mut rebroadcast = tokio::time::interval(REBROADCAST);
+    let mut announce = tokio::time::interval(ANNOUNCE);
+    let mut graph = tokio::time::interval(KEEP_GRAPH);
+    graph.reset();
+    loop {
+        tokio::select! {
+            _ = second.tick() => {
+                if let Some(lsp) = &node.lsp {
+                    let _gate = node.parts.journal.gate().await;
+                    lsp.on_second(&node);
+                }
+            }
+            _ = peers.tick() => node.pm.timer_tick_occurred(),
+            _ = channels.tick() => node.cm.timer_tick_occurred(),
+            _ = rebroadcast.tick() => node.monitors.rebroadcast_pending_claims(),
+            _ = announce.tick() => announce_node(&node),
+            _ = graph.tick() => {
+                node.graph.remove_stale_channels_and_tracking();
+                ldk::write_graph(&node.parts.journal, &node.graph, &node.scorer);
+            }
+        }
+    }
+}
+
+fn announce_node(node: &Node) {
+    if !node.cm.list_channels().iter().any(|c| c.is_announced) {
+        return;
+    }
+    let mut alias = [0; 32];
+    alias
+        .iter_mut()
+        .zip(node.config.alias.as_bytes())
+        .for_each(|(to, from)| *to = *from);
+    let addresses = node
+        .config
+        .announce
+        .iter()
+        .filter_map(|a| a.parse().ok())
+        .take(50)
+        .collect();
+    node.pm
+        .broadcast_node_announcement([0; 3], alias, addresses);
+}
+
+async fn keep_fees(node: Arc<Node>) {
+    let mut interval = tokio::time::interval(FEES);
+    interval.reset();
+    loop {
+        interval.tick().await;
+        node.parts.fees.refresh(&node.chain).await;
+    }
+}

@@ -1,0 +1,303 @@
+//! Carries out the effects of an order on LDK, the wallet and the ledger; what each brings is the next input.
+
+use std::sync::Arc;
+
+use bitcoin::secp256k1::PublicKey;
+use ldkjit_core::amount::Msat;
+use ldkjit_core::ids::{ChannelId, OpenId, PartId, Scid};
+use ldkjit_core::menu::TrustModel;
+use ldkjit_core::order::{ChannelTerms, Effect, Input, OpenFailure};
+use ldkjit_core::reason::FailCode;
+use lightning::chain::chaininterface::BroadcasterInterface;
+use lightning::ln::channelmanager::InterceptId;
+use lightning::util::config::UserConfig;
+
+use super::{Service, State, FUNDING};
+use crate::convert;
+use crate::ldk;
+use crate::node::Node;
+
+/// More than exists: no channel can carry it, which is how a part is failed with `temporary_channel_failure`.
+const IMPOSSIBLE_MSAT: u64 = 21_000_000 * 100_000_000 * 1_000;
+
+impl Service {
+    pub(super) fn act(
+        &self,
+        node: &Node,
+        state: &mut State,
+        scid: Scid,
+        client: &PublicKey,
+        effect: Effect,
+    ) -> Option<Input> {
+        let log = &node.parts.log;
+        match effect {
+            Effect::Fail { part, code, reason } => {
+                log.info(
+                    "lsp",
+                    format_args!("order {scid}: part {part} failed: {}", reason.message()),
+                );
+                fail_part(node, state, client, part, code);
+                Some(Input::PartGone { id: part })
+            }
+            Effect::Wake => {
+                log.info(
+                    "lsp",
+                    format_args!("order {scid}: the client is offline, its payment is held"),
+                );
+                None
+            }
+            // The rules that run in Rust have no objection to an open that core decided on.
+            Effect::AskPolicy { open, value_sat } => Some(Input::PolicyAnswered {
+                open,
+                answer: Ok(ChannelTerms { value_sat }),
+            }),
+            Effect::Open {
+                open,
+                value_sat,
+                max_to_self_delay,
+                trust: _,
+            } => open_channel(node, state, client, open, value_sat, max_to_self_delay),
+            Effect::AbandonOpen { open, channel } => {
+                abandon(node, state, client, open, channel);
+                None
+            }
+            Effect::Unlock { open } => {
+                node.parts.wallet.unlock(open.0);
+                node.parts.journal.delete(FUNDING, open.to_string());
+                state.funding.remove(&open);
+                state.temporary.remove(&open);
+                None
+            }
+            Effect::Forward {
+                part,
+                channel,
+                amount,
+                skim: _,
+            } => forward_part(node, state, scid, client, part, channel, amount),
+            Effect::Broadcast { open } => {
+                release_funding(node, state, open);
+                None
+            }
+            Effect::EnableForwarding { channel } => {
+                let config = node.user_config.channel_config;
+                let id = convert::ldk_channel(&channel);
+                if let Err(e) = node.cm.update_channel_config(client, &[id], &config) {
+                    log.warn(
+                        "lsp",
+                        format_args!("channel {channel}: forwarding fee not lowered: {e:?}"),
+                    );
+                }
+                None
+            }
+            Effect::Close { channel, reason } => {
+                close(node, state, client, channel, reason.message());
+                None
+            }
+            Effect::Record(entry) => {
+                node.record(&entry);
+                None
+            }
+        }
+    }
+}
+
+fn fail_part(
+    node: &Node,
+    state: &mut State,
+    client: &PublicKey,
+    part: PartId,
+    code: FailCode,
+) {
+    let id = InterceptId(part.0);
+    if code == FailCode::TemporaryChannelFailure {
+        // LDK can only say unknown_next_peer for an intercept; an amount that no channel carries says the other.
+        let usable = node
+            .cm
+            .list_channels_with_counterparty(client)
+            .into_iter()
+            .find(|c| c.is_usable)
+            .or_else(|| {
+                let payer = state.payers.front()?;
+                let channels = node.cm.list_channels_with_counterparty(payer);
+                channels.into_iter().find(|c| c.is_usable)
+            });
+        if let Some(channel) = usable {
+            let peer = channel.counterparty.node_id;
+            let done =
+                node.cm
+                    .forward_intercepted_htlc(id, &channel.channel_id, peer, IMPOSSIBLE_MSAT);
+            if done.is_ok() {
+                let expected = state
+                    .impossible
+                    .entry(ChannelId(channel.channel_id.0))
+                    .or_insert(0);
+                *expected = expected.saturating_add(1);
+                node.wake.notify_one();
+                return;
+            }
+        }
+    }
+    // An error means that LDK no longer holds it: it is failed already.
+    let _ = node.cm.fail_intercepted_htlc(id);
+}
+
+fn open_channel(
+    node: &Node,
+    state: &mut State,
+    client: &PublicKey,
+    open: OpenId,
+    value_sat: u64,
+    max_to_self_delay: u16,
+) -> Option<Input> {
+    let failed = |why| Some(Input::OpenFailed { open, why });
+    let log = &node.parts.log;
+    let rate = match node.parts.fees.funding_rate() {
+        Ok(rate) => rate,
+        Err(e) => {
+            log.error("lsp", format_args!("no channel opened: {e}"));
+            return failed(OpenFailure::Other);
+        }
+    };
+    let reserve = node.anchor_reserve_sat();
+    if let Err(e) = node
+        .parts
+        .wallet
+        .select_and_lock(open.0, value_sat, rate, reserve)
+    {
+        log.error("lsp", format_args!("no coins for a channel: {e}"));
+        return failed(OpenFailure::NoCoins);
+    }
+    let mut config: UserConfig = node.user_config;
+    config.channel_handshake_config.announce_for_forwarding = false;
+    config.channel_handshake_config.negotiate_scid_privacy = true;
+    // J-59: what the client asks of us, not we of it.
+    config.channel_handshake_limits.their_to_self_delay = max_to_self_delay;
+    config.channel_config = ldk::unpaid_channel_config(&node.user_config);
+    match node
+        .cm
+        .create_channel(*client, value_sat, 0, open.0, None, Some(config))
+    {
+        Ok(temporary) => {
+            state.temporary.insert(open, temporary);
+            node.stamp_open(open, "open_channel");
+            node.wake.notify_one();
+            None
+        }
+        Err(e) => {
+            log.warn("lsp", format_args!("channel for {client} not begun: {e:?}"));
+            failed(if node.is_connected(client) {
+                OpenFailure::Other
+            } else {
+                OpenFailure::Disconnected
+            })
+        }
+    }
+}
+
+fn forward_part(
+    node: &Node,
+    state: &State,
+    scid: Scid,
+    client: &PublicKey,
+    part: PartId,
+    channel: ChannelId,
+    amount: Msat,
+) -> Option<Input> {
+    let known = state.orders.get(&scid)?.parts.get(&part)?;
+    // The one place where an amount goes to LDK, which would forward more than it received.
+    if amount > known.inbound.min(known.declared) {
+        node.parts.log.error(
+            "lsp",
+            format_args!("order {scid}: part {part} would forward more than it brought, failed"),
+        );
+        let _ = node.cm.fail_intercepted_htlc(InterceptId(part.0));
+        return Some(Input::PartFailed { id: part });
+    }
+    let hash = known.hash;
+    let forwarded = node.cm.forward_intercepted_htlc(
+        InterceptId(part.0),
+        &convert::ldk_channel(&channel),
+        *client,
+        amount.0,
+    );
+    match forwarded {
+        Ok(()) => {
+            node.timeline.stamp(hash, "forwarded");
+            node.wake.notify_one();
+            None
+        }
+        Err(e) => {
+            node.parts.log.warn(
+                "lsp",
+                format_args!("order {scid}: part {part} not forwarded: {e:?}"),
+            );
+            let held = node
+                .cm
+                .intercepted_htlc_inbound_amount_msat(InterceptId(part.0))
+                .is_some();
+            Some(if held {
+                Input::PartHeld { id: part }
+            } else {
+                Input::PartFailed { id: part }
+            })
+        }
+    }
+}
+
+/// Publishes a withheld funding transaction once the state that demands it is durable.
+fn release_funding(node: &Node, state: &State, open: OpenId) {
+    let Some(tx) = state.funding.get(&open).cloned() else {
+        node.parts.log.error(
+            "lsp",
+            format_args!("open {open}: no funding transaction to publish"),
+        );
+        return;
+    };
+    let durable = node.parts.journal.durable();
+    let broadcaster = Arc::clone(&node.parts.broadcaster);
+    node.spawn(async move {
+        if durable.await.is_ok() {
+            broadcaster.broadcast_transactions(&[&tx]);
+        }
+    });
+}
+
+fn abandon(
+    node: &Node,
+    state: &mut State,
+    client: &PublicKey,
+    open: OpenId,
+    channel: Option<ChannelId>,
+) {
+    let id = channel
+        .map(|c| convert::ldk_channel(&c))
+        .or_else(|| state.temporary.remove(&open));
+    if let Some(id) = id {
+        let why = "the channel did not become ready in time".to_string();
+        let _ = node
+            .cm
+            .force_close_broadcasting_latest_txn(&id, client, why);
+    }
+}
+
+fn close(node: &Node, state: &State, client: &PublicKey, channel: ChannelId, why: &str) {
+    let id = convert::ldk_channel(&channel);
+    let withheld = state.orders.values().any(|o| {
+        o.terms.trust == TrustModel::ClientTrustsLsp
+            && o.open
+                .as_ref()
+                .is_some_and(|open| open.channel == Some(channel) && !open.broadcast)
+    });
+    // Nothing is on chain for a withheld channel, and an offline client cannot agree to a close.
+    let closed = if withheld || !node.is_connected(client) {
+        node.cm
+            .force_close_broadcasting_latest_txn(&id, client, why.to_string())
+    } else {
+        node.cm.close_channel(&id, client)
+    };
+    if let Err(e) = closed {
+        node.parts
+            .log
+            .warn("lsp", format_args!("channel {channel} not closed: {e:?}"));
+    }
+}

@@ -1,0 +1,178 @@
+//! Answers LSPS0 and LSPS2 requests; a sale is durable before its answer leaves.
+
+use std::sync::Arc;
+
+use bitcoin::secp256k1::PublicKey;
+use ldkjit_core::amount::Msat;
+use ldkjit_core::ids::Scid;
+use ldkjit_core::ledger::LedgerEntry;
+use ldkjit_core::lsps0::{encode_result, parse_request, Request, RpcError};
+use ldkjit_core::lsps2::{
+    decide_buy, decide_get_info, get_info_result, protocols_result, BuyRequest, BuyResponse, Call,
+    Seller,
+};
+use ldkjit_core::order::{Order, Terms};
+use ldkjit_core::reason::Reason;
+use ldkjit_core::time::Millis;
+use serde_json::Value;
+
+use super::Service;
+use crate::convert;
+use crate::events::NodeEvent;
+use crate::log::now_ms;
+use crate::node::Node;
+use crate::sync::lock;
+
+/// Scids that LDK proposes before we give up: they collide only with our own open orders.
+const SCID_TRIES: u32 = 1_000;
+
+impl Service {
+    /// Answers one message in a task of its own, unless the peer has too many under way.
+    pub fn on_message(node: &Arc<Node>, peer: PublicKey, payload: Vec<u8>) {
+        let Some(service) = &node.lsp else {
+            return;
+        };
+        let request = match parse_request(&payload) {
+            Ok(request) => request,
+            Err(response) => {
+                node.parts.log.warn(
+                    "lsps0",
+                    format_args!("bad message from {peer}: {}", response.error.message),
+                );
+                node.transport.send(peer, response.encode());
+                return;
+            }
+        };
+        {
+            let mut state = lock(&service.state);
+            let under_way = state.requests.entry(peer).or_insert(0);
+            if *under_way >= service.config.limits.max_pending_requests {
+                let error = RpcError::refusal(Reason::TooManyOrdersOfClient, None);
+                node.transport.send(peer, error.answering(&request.id).encode());
+                return;
+            }
+            *under_way = under_way.saturating_add(1);
+        }
+        let node_for_task = Arc::clone(node);
+        node.spawn(async move {
+            let node = node_for_task;
+            let Some(service) = &node.lsp else {
+                return;
+            };
+            let answer = service.answer(&node, &peer, &request).await;
+            {
+                let mut state = lock(&service.state);
+                if let Some(n) = state.requests.get_mut(&peer) {
+                    *n = n.saturating_sub(1);
+                    if *n == 0 {
+                        state.requests.remove(&peer);
+                    }
+                }
+            }
+            match answer {
+                Some(Ok(result)) => node.transport.send(peer, encode_result(&request.id, &result)),
+                Some(Err(error)) => {
+                    node.parts.log.info(
+                        "lsps2",
+                        format_args!(
+                            "{} of {peer} refused: {} ({})",
+                            ldkjit_core::lsps0::clean_text(&request.method),
+                            error.message,
+                            error.code
+                        ),
+                    );
+                    node.transport
+                        .send(peer, error.answering(&request.id).encode());
+                }
+                // The store failed: what is not durable is not promised, and the node is stopping.
+                None => {}
+            }
+        });
+    }
+
+    async fn answer(
+        &self,
+        node: &Arc<Node>,
+        peer: &PublicKey,
+        request: &Request,
+    ) -> Option<Result<Value, RpcError>> {
+        let client = convert::node_id(peer);
+        match Call::parse(request, true) {
+            Err(error) => Some(Err(error)),
+            Ok(Call::ListProtocols) => Some(Ok(protocols_result(true))),
+            Ok(Call::GetInfo(ask)) => Some(
+                decide_get_info(&self.rules, &ask, &client, &self.secret, Millis(now_ms()))
+                    .map(|menu| get_info_result(&menu))
+                    .map_err(|reason| RpcError::refusal(reason, None)),
+            ),
+            Ok(Call::Buy(buy)) => {
+                let sold = {
+                    let _gate = node.parts.journal.gate().await;
+                    self.sell(node, peer, &buy)
+                };
+                match sold {
+                    Err(reason) => Some(Err(RpcError::refusal(reason, None))),
+                    Ok(response) => {
+                        let durable = node.parts.journal.durable().await;
+                        durable.is_ok().then(|| Ok(response.to_result()))
+                    }
+                }
+            }
+        }
+    }
+
+    fn sell(
+        &self,
+        node: &Node,
+        peer: &PublicKey,
+        buy: &BuyRequest,
+    ) -> Result<BuyResponse, Reason> {
+        let client = convert::node_id(peer);
+        let mut state = lock(&self.state);
+        let now = Millis(now_ms());
+        let reserve = node.anchor_reserve_sat();
+        let coins = node.parts.wallet.fundable_sat(reserve);
+        let exposure = self.exposure(&state, &client);
+        let seller = Seller {
+            rules: &self.rules,
+            secret: &self.secret,
+            grants: &self.grants,
+            exposure: &exposure,
+            liquidity: Msat::from_sat(coins).unwrap_or(Msat(u64::MAX)),
+        };
+        let sale = decide_buy(&seller, buy, &client, now)?;
+        let scid = (0..SCID_TRIES)
+            .map(|_| Scid(node.cm.get_intercept_scid()))
+            .find(|scid| !state.orders.contains_key(scid))
+            .ok_or(Reason::TooManyOrders)?;
+        let response = BuyResponse {
+            scid,
+            cltv_delta: self.config.cltv_expiry_delta,
+            trust: self.config.trust,
+        };
+        let order = Order::new(Terms {
+            scid,
+            client,
+            size: sale.size,
+            params: sale.params,
+            trust: self.config.trust,
+            cltv_delta: self.config.cltv_expiry_delta,
+            sold_at: now,
+            token: sale.token,
+        });
+        node.record(&LedgerEntry::OrderSold {
+            scid,
+            client,
+            size: sale.size,
+            fee: sale.fee,
+            trust: self.config.trust,
+        });
+        node.events.emit(&NodeEvent::OrderSold {
+            scid,
+            client,
+            size_msat: sale.size.map(|s| s.0),
+        });
+        self.keep(node, &mut state, order);
+        Ok(response)
+    }
+}

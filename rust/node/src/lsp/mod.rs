@@ -1,0 +1,373 @@
+//! The service side: LSPS2 sales, and the orders driven by what LDK reports. Decides nothing; `ldkjit-core` does.
+
+mod act;
+mod messages;
+mod observe;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Mutex;
+
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::Transaction;
+use ldkjit_core::amount::Msat;
+use ldkjit_core::ids::{ChannelId, NodeId, OpenId, Scid};
+use ldkjit_core::menu::{Grant, Secret};
+use ldkjit_core::order::{ChannelView, Env, Input, Order, OrderLimits, State as OrderState};
+use ldkjit_core::rules::{Exposure, Rules};
+use ldkjit_core::sizing::Sizing;
+use ldkjit_core::time::Millis;
+
+use crate::config::LspConfig;
+use crate::convert;
+use crate::error::NodeError;
+use crate::events::NodeEvent;
+use crate::log::now_ms;
+use crate::node::Node;
+use crate::sync::lock;
+
+const KIND: &str = "order";
+/// Funding transactions that are withheld until a preimage is known (client-trusts-LSP).
+const FUNDING: &str = "funding";
+
+/// A way for this LSP to cheat its clients, to test that they notice.
+#[cfg(feature = "faults")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Forwards, but never publishes the funding transaction.
+    NeverBroadcast,
+    /// Publishes a funding output that pays somebody else.
+    WrongScript,
+    /// Publishes a funding output of another value.
+    WrongValue,
+}
+
+/// The service.
+pub struct Service {
+    config: LspConfig,
+    rules: Rules,
+    secret: Secret,
+    grants: BTreeMap<Grant, String>,
+    state: Mutex<State>,
+}
+
+/// What the service remembers; the store has all of it that must survive.
+#[derive(Default)]
+pub(crate) struct State {
+    orders: BTreeMap<Scid, Order>,
+    by_client: BTreeMap<NodeId, BTreeSet<Scid>>,
+    /// Withheld funding transactions.
+    funding: HashMap<OpenId, Transaction>,
+    /// LDK's temporary ids of opens without a funding transaction.
+    temporary: HashMap<OpenId, lightning::ln::types::ChannelId>,
+    /// `HTLCHandlingFailed` events to expect for parts that we failed by an impossible forward.
+    impossible: HashMap<ChannelId, u32>,
+    /// Peers that intercepted parts came from, latest first.
+    payers: VecDeque<PublicKey>,
+    /// Requests under way, by peer.
+    requests: HashMap<PublicKey, u32>,
+}
+
+impl State {
+    fn insert(&mut self, order: Order) {
+        self.by_client
+            .entry(order.terms.client)
+            .or_default()
+            .insert(order.terms.scid);
+        self.orders.insert(order.terms.scid, order);
+    }
+
+    fn remove(&mut self, scid: Scid) {
+        if let Some(order) = self.orders.remove(&scid) {
+            if let Some(scids) = self.by_client.get_mut(&order.terms.client) {
+                scids.remove(&scid);
+                if scids.is_empty() {
+                    self.by_client.remove(&order.terms.client);
+                }
+            }
+        }
+    }
+
+    fn of_client(&self, client: &NodeId) -> Vec<Scid> {
+        self.by_client
+            .get(client)
+            .map(|scids| scids.iter().copied().collect())
+            .unwrap_or_default()
+    }
+}
+
+/// The order an open belongs to.
+pub(crate) fn order_of(open: OpenId) -> Option<Scid> {
+    let scid = u64::try_from(open.0 >> 64).ok()?;
+    (scid != 0).then_some(Scid(scid))
+}
+
+impl Service {
+    /// The service as the store left it.
+    ///
+    /// # Errors
+    /// `store_corrupt` when an order cannot be read: nothing may be guessed about money.
+    pub fn load(
+        config: LspConfig,
+        secret: [u8; 32],
+        live: &[(String, String, Vec<u8>)],
+    ) -> Result<Self, NodeError> {
+        let mut state = State::default();
+        let corrupt = |what: &str, key: &str| {
+            NodeError::new("store_corrupt", format!("{what} {key} cannot be read"))
+        };
+        for (kind, key, value) in live {
+            if kind == KIND {
+                let order: Order =
+                    serde_json::from_slice(value).map_err(|_| corrupt("order", key))?;
+                state.insert(order);
+            } else if kind == FUNDING {
+                let open: OpenId = key.parse().map_err(|_| corrupt("funding", key))?;
+                let tx = bitcoin::consensus::deserialize(value)
+                    .map_err(|_| corrupt("funding", key))?;
+                state.funding.insert(open, tx);
+            }
+        }
+        let secret = Secret(secret);
+        let rules = config.rules();
+        Ok(Self {
+            grants: rules.grants(&secret),
+            rules,
+            secret,
+            config,
+            state: Mutex::new(state),
+        })
+    }
+
+    fn limits(&self, node: &Node) -> OrderLimits {
+        let l = &self.config.limits;
+        OrderLimits {
+            collect_ms: l.collect_ms,
+            wake_ms: l.wake_ms,
+            open_ms: l.open_ms,
+            grace_ms: l.grace_ms,
+            htlc_minimum: Msat(l.htlc_minimum_msat),
+            max_opens: l.max_opens,
+            charge_on_reuse: l.charge_on_reuse,
+            ask_policy: false,
+            sizing: Sizing {
+                sat_per_kw: node.parts.fees.commitment_rate(),
+                provision_ppm: l.extra_capacity_ppm,
+                provision_sat: l.extra_capacity_sat,
+                min_sat: l.min_channel_sat,
+                max_sat: l.max_channel_sat,
+            },
+        }
+    }
+
+    fn views(node: &Node, state: &State, client: &PublicKey) -> Vec<ChannelView> {
+        node.cm
+            .list_channels_with_counterparty(client)
+            .into_iter()
+            .filter(|c| c.funding_txo.is_some())
+            .filter(|c| {
+                !matches!(
+                    c.channel_shutdown_state,
+                    Some(s) if s != lightning::ln::channel_state::ChannelShutdownState::NotShuttingDown
+                )
+            })
+            .map(|c| {
+                let open_id = OpenId(c.user_channel_id);
+                let order = order_of(open_id).and_then(|scid| state.orders.get(&scid));
+                ChannelView {
+                    id: ChannelId(c.channel_id.0),
+                    open_id: order_of(open_id).map(|_| open_id),
+                    usable: c.is_usable,
+                    outbound_limit: Msat(c.next_outbound_htlc_limit_msat),
+                    outbound_capacity: Msat(c.outbound_capacity_msat),
+                    htlc_minimum: Msat(c.next_outbound_htlc_minimum_msat.max(1)),
+                    unpaid: order.is_some_and(Order::owes),
+                }
+            })
+            .collect()
+    }
+
+    /// Gives an order an input, stores what came of it, and carries out the effects, and what follows from those.
+    ///
+    /// The caller holds the gate, so that order, ledger and LDK's state change in one commit.
+    fn apply(&self, node: &Node, state: &mut State, scid: Scid, input: Input) {
+        let limits = self.limits(node);
+        let mut inputs = VecDeque::from([input]);
+        // Every follow-up answers one effect, so this ends; the bound is for the day it does not.
+        let mut steps = 0_u32;
+        while let Some(input) = inputs.pop_front() {
+            steps = steps.saturating_add(1);
+            if steps > 10_000 {
+                node.parts.log.error(
+                    "lsp",
+                    format_args!("order {scid}: too many steps, stopped at {input:?}"),
+                );
+                return;
+            }
+            let Some(order) = state.orders.get(&scid) else {
+                return;
+            };
+            let Some(client) = convert::public_key(&order.terms.client) else {
+                return;
+            };
+            let channels = Self::views(node, state, &client);
+            let env = Env {
+                now: Millis(now_ms()),
+                height: node.height(),
+                connected: node.is_connected(&client),
+                channels: &channels,
+                limits: &limits,
+            };
+            let Some(order) = state.orders.get(&scid) else {
+                return;
+            };
+            let (next, effects) = order.step(&input, &env);
+            self.keep(node, state, next);
+            for effect in effects {
+                inputs.extend(self.act(node, state, scid, &client, effect));
+            }
+        }
+        self.archive_if_over(node, state, scid);
+    }
+
+    /// Stores an order if it changed.
+    fn keep(&self, node: &Node, state: &mut State, next: Order) {
+        let scid = next.terms.scid;
+        let before = state.orders.get(&scid);
+        if before == Some(&next) {
+            return;
+        }
+        if before.map(|o| o.state) != Some(next.state) {
+            node.parts.log.info(
+                "lsp",
+                format_args!("order {scid} of {}: {:?}", next.terms.client, next.state),
+            );
+            if before.is_some() {
+                node.events.emit(&NodeEvent::OrderChanged {
+                    scid,
+                    state: state_name(next.state).into(),
+                });
+            }
+        }
+        match serde_json::to_vec(&next) {
+            Ok(bytes) => node.parts.journal.put(KIND, scid.to_string(), bytes),
+            Err(e) => node
+                .parts
+                .log
+                .error("lsp", format_args!("order {scid} cannot be written: {e}")),
+        }
+        state.insert(next);
+    }
+
+    fn archive_if_over(&self, node: &Node, state: &mut State, scid: Scid) {
+        let Some(order) = state.orders.get(&scid).filter(|o| o.is_over()) else {
+            return;
+        };
+        if let Ok(bytes) = serde_json::to_vec(order) {
+            node.parts.journal.row(KIND, scid.to_string(), bytes);
+        }
+        node.parts.journal.delete(KIND, scid.to_string());
+        if let Some(open) = order.open.as_ref().map(|o| o.id) {
+            node.parts.journal.delete(FUNDING, open.to_string());
+            state.funding.remove(&open);
+            state.temporary.remove(&open);
+        }
+        state.remove(scid);
+    }
+
+    fn exposure(&self, state: &State, client: &NodeId) -> Exposure {
+        let mut exposure = Exposure::default();
+        for order in state.orders.values().filter(|o| !o.paid) {
+            let amount = match &order.open {
+                Some(open) => Msat::from_sat(open.value_sat).unwrap_or(Msat(u64::MAX)),
+                None => order
+                    .terms
+                    .size
+                    .unwrap_or(order.terms.params.min_payment_size_msat),
+            };
+            let add = |sum: Msat| sum.checked_add(amount).unwrap_or(Msat(u64::MAX));
+            exposure.orders = exposure.orders.saturating_add(1);
+            exposure.total = add(exposure.total);
+            if order.terms.client == *client {
+                exposure.client_orders = exposure.client_orders.saturating_add(1);
+                exposure.client = add(exposure.client);
+                if order.state == OrderState::Owed {
+                    exposure.client_unclaimed = exposure.client_unclaimed.saturating_add(1);
+                }
+            }
+        }
+        exposure
+    }
+
+    /// Every order that is not over, as JSON.
+    #[must_use]
+    pub fn orders(&self) -> Vec<serde_json::Value> {
+        lock(&self.state)
+            .orders
+            .values()
+            .map(|order| {
+                let mut value = serde_json::to_value(order).unwrap_or_default();
+                if let Some(map) = value.as_object_mut() {
+                    map.insert("state".into(), state_name(order.state).into());
+                    map.insert("scid".into(), order.terms.scid.to_string().into());
+                }
+                value
+            })
+            .collect()
+    }
+}
+
+/// The state's name; what failed carries its reason.
+fn state_name(state: OrderState) -> String {
+    match state {
+        OrderState::Failed(reason) => format!("failed:{reason:?}").to_lowercase(),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+/// Cheats a client: only in builds for tests.
+#[cfg(feature = "faults")]
+fn act_fault(
+    node: &Node,
+    temporary: lightning::ln::types::ChannelId,
+    client: PublicKey,
+    tx: &Transaction,
+    fault: Fault,
+) -> Result<(), NodeError> {
+    use bitcoin::{Amount, ScriptBuf};
+    use lightning::chain::chaininterface::BroadcasterInterface;
+    let failed = |e| NodeError::internal(format!("{e:?}"));
+    if fault == Fault::NeverBroadcast {
+        return node
+            .cm
+            .funding_transaction_generated_manual_broadcast(temporary, client, tx.clone())
+            .map_err(failed);
+    }
+    // The output that looks like the channel's is replaced by one that is not; the wallet signs again.
+    let (index, output) = tx
+        .output
+        .iter()
+        .enumerate()
+        .find(|(_, o)| o.script_pubkey.is_p2wsh())
+        .ok_or_else(|| NodeError::internal("no funding output"))?;
+    let (script, value) = match fault {
+        Fault::WrongScript => (
+            ScriptBuf::new_p2wsh(&bitcoin::WScriptHash::from_raw_hash(
+                bitcoin::hashes::Hash::all_zeros(),
+            )),
+            output.value,
+        ),
+        _ => (
+            output.script_pubkey.clone(),
+            Amount::from_sat(output.value.to_sat() / 2),
+        ),
+    };
+    let (wrong, wrong_index) = node.parts.wallet.replace_output(tx, index, script, value)?;
+    let outpoint = lightning::chain::transaction::OutPoint {
+        txid: wrong.compute_txid(),
+        index: wrong_index,
+    };
+    node.parts.broadcaster.broadcast_transactions(&[&wrong]);
+    node.cm
+        .unsafe_manual_funding_transaction_generated(temporary, client, outpoint)
+        .map_err(failed)
+}

@@ -1,0 +1,496 @@
+//! What LDK, the clock and the wire report to the orders.
+
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{ScriptBuf, Transaction};
+use ldkjit_core::amount::Msat;
+use ldkjit_core::ids::{ChannelId, OpenId, Outpoint, PartId, PaymentHash, Scid};
+use ldkjit_core::ledger::LedgerEntry;
+use ldkjit_core::menu::TrustModel;
+use ldkjit_core::order::{Input, OpenFailure, OpenPhase, PartStatus, State as OrderState};
+use lightning::events::ClosureReason;
+use lightning::ln::channelmanager::InterceptId;
+use std::collections::BTreeSet;
+
+use super::{order_of, Service, State, FUNDING};
+use crate::convert;
+use crate::log::now_ms;
+use crate::node::Node;
+use crate::sync::lock;
+use ldkjit_core::order::Env;
+use ldkjit_core::time::Millis;
+
+/// LDK lets a held part go 39 blocks before its outgoing expiry, a client refuses it at 40: one block earlier is the last chance.
+const RELEASE_MARGIN: u32 = 41;
+/// Peers searched first for an intercepted part.
+const PAYERS: usize = 16;
+/// Confirmations after which a funding transaction is no longer followed.
+const BURIED: u32 = 6;
+
+impl Service {
+    /// After a restart: what LDK still holds is compared with the orders.
+    pub fn resume(&self, node: &Node) {
+        let mut state = lock(&self.state);
+        let limits = self.limits(node);
+        for scid in state.orders.keys().copied().collect::<Vec<_>>() {
+            let Some(order) = state.orders.get(&scid) else {
+                continue;
+            };
+            let Some(client) = convert::public_key(&order.terms.client) else {
+                continue;
+            };
+            let held: BTreeSet<PartId> = order
+                .parts
+                .keys()
+                .filter(|id| {
+                    node.cm
+                        .intercepted_htlc_inbound_amount_msat(InterceptId(id.0))
+                        .is_some()
+                })
+                .copied()
+                .collect();
+            let channels = Self::views(node, &state, &client);
+            let env = Env {
+                now: Millis(now_ms()),
+                height: node.height(),
+                connected: false,
+                channels: &channels,
+                limits: &limits,
+            };
+            let Some(order) = state.orders.get(&scid) else {
+                continue;
+            };
+            let (next, effects) = order.resume(&held, &env);
+            self.keep(node, &mut state, next);
+            let follow: Vec<Input> = effects
+                .into_iter()
+                .filter_map(|effect| self.act(node, &mut state, scid, &client, effect))
+                .collect();
+            for input in follow {
+                self.apply(node, &mut state, scid, input);
+            }
+            self.archive_if_over(node, &mut state, scid);
+        }
+    }
+
+    /// An HTLC for one of our scids.
+    pub fn on_intercepted(
+        &self,
+        node: &Node,
+        id: InterceptId,
+        scid: u64,
+        hash: PaymentHash,
+        inbound_msat: u64,
+        declared_msat: u64,
+    ) {
+        node.timeline.stamp(hash, "intercepted");
+        let scid = Scid(scid);
+        let mut state = lock(&self.state);
+        if !state.orders.contains_key(&scid) {
+            node.parts.log.info(
+                "lsp",
+                format_args!("payment {hash} to {scid}, which was never sold: failed"),
+            );
+            let _ = node.cm.fail_intercepted_htlc(id);
+            return;
+        }
+        let expiry = inbound_expiry(node, &mut state, hash, inbound_msat);
+        let delta = u32::from(self.config.cltv_expiry_delta);
+        let release_by = expiry
+            .map(|e| e.saturating_sub(delta).saturating_sub(RELEASE_MARGIN))
+            .unwrap_or(0);
+        self.apply(
+            node,
+            &mut state,
+            scid,
+            Input::Part {
+                id: PartId(id.0),
+                hash,
+                inbound: Msat(inbound_msat),
+                declared: Msat(declared_msat),
+                release_by,
+            },
+        );
+    }
+
+    /// A client came or went.
+    pub fn on_presence(&self, node: &Node, peer: &PublicKey, connected: bool) {
+        let client = convert::node_id(peer);
+        let mut state = lock(&self.state);
+        for scid in state.of_client(&client) {
+            let input = if connected {
+                Input::Connected
+            } else {
+                Input::Disconnected
+            };
+            self.apply(node, &mut state, scid, input);
+        }
+    }
+
+    /// A second went by: only orders that wait for something are asked.
+    pub fn on_second(&self, node: &Node) {
+        let now = Millis(now_ms());
+        let mut state = lock(&self.state);
+        let due: Vec<Scid> = state
+            .orders
+            .values()
+            .filter(|o| match o.state {
+                OrderState::Sold => !o.terms.params.is_valid_at(now),
+                OrderState::Paid => o.parts.values().any(|p| p.status == PartStatus::Held),
+                _ => true,
+            })
+            .map(|o| o.terms.scid)
+            .collect();
+        for scid in due {
+            self.apply(node, &mut state, scid, Input::Tick);
+        }
+    }
+
+    /// A new block: LDK may have let parts go, funding may have confirmed, heights count.
+    pub fn on_block(&self, node: &Node) {
+        let mut state = lock(&self.state);
+        for scid in state.orders.keys().copied().collect::<Vec<_>>() {
+            self.check_held(node, &mut state, scid);
+            self.check_funding(node, &mut state, scid);
+            self.apply(node, &mut state, scid, Input::Tick);
+        }
+    }
+
+    /// LDK gave up an intercepted part of this scid, without saying which.
+    pub fn on_invalid_forward(&self, node: &Node, scid: u64) {
+        let mut state = lock(&self.state);
+        self.check_held(node, &mut state, Scid(scid));
+    }
+
+    fn check_held(&self, node: &Node, state: &mut State, scid: Scid) {
+        let Some(order) = state.orders.get(&scid) else {
+            return;
+        };
+        let gone: Vec<PartId> = order
+            .parts
+            .iter()
+            .filter(|(_, part)| part.status == PartStatus::Held)
+            .map(|(id, _)| *id)
+            .filter(|id| {
+                node.cm
+                    .intercepted_htlc_inbound_amount_msat(InterceptId(id.0))
+                    .is_none()
+            })
+            .collect();
+        for id in gone {
+            self.apply(node, state, scid, Input::PartGone { id });
+        }
+    }
+
+    fn check_funding(&self, node: &Node, state: &mut State, scid: Scid) {
+        let Some(order) = state.orders.get(&scid) else {
+            return;
+        };
+        let (Some(open), Some(client)) = (&order.open, convert::public_key(&order.terms.client))
+        else {
+            return;
+        };
+        if open.depth >= BURIED {
+            return;
+        }
+        let known = open.depth;
+        let depth = node
+            .cm
+            .list_channels_with_counterparty(&client)
+            .into_iter()
+            .find(|c| c.user_channel_id == open.id.0)
+            .and_then(|c| c.confirmations)
+            .unwrap_or(0);
+        if depth > known {
+            self.apply(node, state, scid, Input::FundingConfirmed { depth });
+        } else if depth == 0 && known > 0 {
+            self.apply(node, state, scid, Input::FundingReorged);
+        }
+    }
+
+    /// LDK asks for the funding transaction of an open. False if the open is not an order's.
+    pub fn on_funding_needed(
+        &self,
+        node: &Node,
+        temporary: lightning::ln::types::ChannelId,
+        client: PublicKey,
+        value_sat: u64,
+        script: ScriptBuf,
+        open: u128,
+    ) -> bool {
+        let open = OpenId(open);
+        let Some(scid) = order_of(open) else {
+            return false;
+        };
+        let mut state = lock(&self.state);
+        let Some(order) = state.orders.get(&scid) else {
+            return false;
+        };
+        let trust = order.terms.trust;
+        node.stamp_open(open, "funding_needed");
+        let funded = node
+            .parts
+            .wallet
+            .fund_locked(open.0, script, value_sat)
+            .and_then(|tx| self.give_funding(node, &mut state, temporary, client, open, trust, tx));
+        if let Err(e) = funded {
+            node.parts
+                .log
+                .error("lsp", format_args!("order {scid}: channel not funded: {e}"));
+            let why = "funding failed".to_string();
+            let _ = node
+                .cm
+                .force_close_broadcasting_latest_txn(&temporary, &client, why);
+            let why = OpenFailure::Other;
+            self.apply(node, &mut state, scid, Input::OpenFailed { open, why });
+        }
+        true
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn give_funding(
+        &self,
+        node: &Node,
+        state: &mut State,
+        temporary: lightning::ln::types::ChannelId,
+        client: PublicKey,
+        open: OpenId,
+        trust: TrustModel,
+        tx: Transaction,
+    ) -> Result<(), crate::error::NodeError> {
+        let failed = |e| crate::error::NodeError::internal(format!("{e:?}"));
+        #[cfg(feature = "faults")]
+        if let Some(fault) = node.config.fault {
+            return super::act_fault(node, temporary, client, &tx, fault);
+        }
+        let scid = order_of(open).unwrap_or(Scid(0));
+        node.record(&LedgerEntry::ChainCost {
+            scid,
+            open,
+            txid: tx.compute_txid().to_string(),
+            fee_sat: node.parts.wallet.fee_of(&tx),
+        });
+        match trust {
+            TrustModel::LspTrustsClient => node
+                .cm
+                .funding_transaction_generated(temporary, client, tx)
+                .map_err(failed),
+            TrustModel::ClientTrustsLsp => {
+                node.parts.journal.put(
+                    FUNDING,
+                    open.to_string(),
+                    bitcoin::consensus::serialize(&tx),
+                );
+                state.funding.insert(open, tx.clone());
+                node.cm
+                    .funding_transaction_generated_manual_broadcast(temporary, client, tx)
+                    .map_err(failed)
+            }
+        }
+    }
+
+    /// Both have signed. False if the channel is not an order's.
+    pub fn on_channel_pending(
+        &self,
+        node: &Node,
+        open: u128,
+        channel: ChannelId,
+        funding: Outpoint,
+    ) -> bool {
+        let open = OpenId(open);
+        node.stamp_open(open, "channel_pending");
+        self.with_open(node, open, |_| Input::ChannelPending {
+            open,
+            channel,
+            funding,
+        })
+    }
+
+    /// Both have sent `channel_ready`. False if the channel is not an order's.
+    pub fn on_channel_ready(&self, node: &Node, open: u128, channel: ChannelId) -> bool {
+        let open = OpenId(open);
+        node.stamp_open(open, "channel_ready");
+        self.with_open(node, open, |_| Input::ChannelReady { open, channel })
+    }
+
+    /// A channel, or the attempt to open one, ended. False if it is not an order's.
+    pub fn on_channel_closed(
+        &self,
+        node: &Node,
+        open: u128,
+        channel: ChannelId,
+        reason: &ClosureReason,
+    ) -> bool {
+        let open = OpenId(open);
+        self.with_open(node, open, |order| {
+            let unfunded = order.open.as_ref().is_some_and(|o| {
+                o.id == open && matches!(o.phase, OpenPhase::Asking | OpenPhase::Granted | OpenPhase::Requested)
+            });
+            if !unfunded {
+                return Input::ChannelClosed { channel };
+            }
+            let why = match reason {
+                ClosureReason::CounterpartyForceClosed { .. } => OpenFailure::ClientError,
+                ClosureReason::DisconnectedPeer => OpenFailure::Disconnected,
+                _ => OpenFailure::Other,
+            };
+            Input::OpenFailed { open, why }
+        })
+    }
+
+    fn with_open(
+        &self,
+        node: &Node,
+        open: OpenId,
+        input: impl FnOnce(&ldkjit_core::order::Order) -> Input,
+    ) -> bool {
+        let Some(scid) = order_of(open) else {
+            return false;
+        };
+        let mut state = lock(&self.state);
+        let Some(order) = state.orders.get(&scid) else {
+            return false;
+        };
+        let input = input(order);
+        self.apply(node, &mut state, scid, input);
+        true
+    }
+
+    /// A forwarded HTLC was claimed downstream. True if it was a part of an order.
+    pub fn on_forwarded(
+        &self,
+        node: &Node,
+        client: &PublicKey,
+        channel: ChannelId,
+        amount_msat: Option<u64>,
+        skim_msat: Option<u64>,
+    ) -> bool {
+        let client = convert::node_id(client);
+        let mut state = lock(&self.state);
+        let scids = state.of_client(&client);
+        let found = scids.iter().find_map(|scid| {
+            let order = state.orders.get(scid)?;
+            let id = order.find_forwarded(&channel, amount_msat.map(Msat), skim_msat.map(Msat))?;
+            Some((*scid, id))
+        });
+        if let Some((scid, id)) = found {
+            self.apply(node, &mut state, scid, Input::PartClaimed { id });
+            return true;
+        }
+        let owner = scids.into_iter().find(|scid| {
+            let open = state.orders.get(scid).and_then(|o| o.open.as_ref());
+            open.is_some_and(|open| open.channel == Some(channel))
+        });
+        if let Some(scid) = owner {
+            self.apply(node, &mut state, scid, Input::ClaimedOver { channel });
+        }
+        false
+    }
+
+    /// A forwarded HTLC failed downstream; LDK says only over which channel.
+    pub fn on_forward_failed(&self, node: &Node, client: &PublicKey, channel: ChannelId) {
+        let mut state = lock(&self.state);
+        if let Some(expected) = state.impossible.get_mut(&channel).filter(|n| **n > 0) {
+            *expected = expected.saturating_sub(1);
+            return;
+        }
+        let client = convert::node_id(client);
+        let pending: BTreeSet<PaymentHash> = convert::public_key(&client)
+            .map(|key| node.cm.list_channels_with_counterparty(&key))
+            .unwrap_or_default()
+            .into_iter()
+            .flat_map(|c| c.pending_outbound_htlcs)
+            .map(|htlc| PaymentHash(htlc.payment_hash.0))
+            .collect();
+        let forwarding = |scid: &Scid, wanted: bool| {
+            let order = state.orders.get(scid)?;
+            let part = order.parts.iter().find(|(_, part)| {
+                matches!(part.status, PartStatus::Forwarding { .. })
+                    && pending.contains(&part.hash) == wanted
+            })?;
+            Some((*scid, *part.0))
+        };
+        let scids = state.of_client(&client);
+        // One whose payment is no longer on its way in any channel is the likelier.
+        let found = scids
+            .iter()
+            .find_map(|scid| forwarding(scid, false))
+            .or_else(|| scids.iter().find_map(|scid| forwarding(scid, true)));
+        if let Some((scid, id)) = found {
+            self.apply(node, &mut state, scid, Input::PartFailed { id });
+        }
+    }
+}
+
+/// The lowest expiry among the incoming HTLCs of this payment; LDK's event does not carry it.
+fn inbound_expiry(
+    node: &Node,
+    state: &mut State,
+    hash: PaymentHash,
+    inbound_msat: u64,
+) -> Option<u32> {
+    let search = |channels: Vec<lightning::ln::channel_state::ChannelDetails>| {
+        channels
+            .into_iter()
+            .flat_map(|c| {
+                let peer = c.counterparty.node_id;
+                c.pending_inbound_htlcs.into_iter().map(move |h| (peer, h))
+            })
+            .filter(|(_, h)| h.payment_hash.0 == hash.0 && h.amount_msat == inbound_msat)
+            .min_by_key(|(_, h)| h.cltv_expiry)
+            .map(|(peer, h)| (peer, h.cltv_expiry))
+    };
+    let (peer, expiry) = state
+        .payers
+        .iter()
+        .find_map(|peer| search(node.cm.list_channels_with_counterparty(peer)))
+        .or_else(|| search(node.cm.list_channels()))?;
+    if state.payers.front() != Some(&peer) {
+        state.payers.retain(|p| *p != peer);
+        state.payers.push_front(peer);
+        state.payers.truncate(PAYERS);
+    }
+    Some(expiry)
+}
+
+impl Service {
+    /// The order whose fee the channel of this open still owes.
+    #[must_use]
+    pub fn unpaid(&self, open: OpenId) -> Option<Scid> {
+        let scid = order_of(open)?;
+        lock(&self.state)
+            .orders
+            .get(&scid)
+            .filter(|order| order.owes())
+            .map(|_| scid)
+    }
+
+    /// Whether the operator may close a channel: not before the lifetime that was sold is over (J-11).
+    ///
+    /// # Errors
+    /// `config`, with the confirmations still owed.
+    pub fn may_close(
+        &self,
+        node: &Node,
+        channel: &lightning::ln::channel_state::ChannelDetails,
+    ) -> Result<(), crate::error::NodeError> {
+        let Some(scid) = order_of(OpenId(channel.user_channel_id)) else {
+            return Ok(());
+        };
+        let state = lock(&self.state);
+        let Some(order) = state.orders.get(&scid).filter(|order| order.paid) else {
+            return Ok(());
+        };
+        let owed = order.terms.params.min_lifetime;
+        let age = channel.confirmations.unwrap_or(0);
+        if age >= owed {
+            return Ok(());
+        }
+        node.parts.log.warn(
+            "lsp",
+            format_args!("order {scid}: close refused, {age} of {owed} blocks sold are over"),
+        );
+        Err(crate::error::NodeError::config(format!(
+            "this channel was sold for {owed} blocks after confirmation, {age} are over"
+        )))
+    }
+}

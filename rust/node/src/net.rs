@@ -1,0 +1,255 @@
+//! TCP: listening, dialling, and staying connected. TCP_NODELAY always: without it a JIT payment takes ten times as long.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bitcoin::secp256k1::PublicKey;
+use lightning::ln::msgs::SocketAddress;
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::convert;
+use crate::error::NodeError;
+use crate::node::Node;
+use crate::sync::lock;
+
+const KIND: &str = "peer";
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// A peer as the API shows it.
+#[derive(Debug, Serialize)]
+pub struct PeerInfo {
+    /// Its id.
+    pub node_id: ldkjit_core::ids::NodeId,
+    /// Where it is, `host:port`.
+    pub address: Option<String>,
+    /// It dialled us.
+    pub inbound: bool,
+    /// There is a connection.
+    pub connected: bool,
+}
+
+struct Kept {
+    address: String,
+    retry: Duration,
+    next: Instant,
+}
+
+/// Peers to stay connected to.
+#[derive(Default)]
+pub struct Net {
+    kept: Mutex<BTreeMap<PublicKey, Kept>>,
+    /// Addresses we listen on.
+    pub listening: Mutex<Vec<String>>,
+}
+
+impl Net {
+    /// The peers kept by an earlier run.
+    #[must_use]
+    pub fn load(live: &[(String, String, Vec<u8>)]) -> Self {
+        let net = Self::default();
+        for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == KIND) {
+            if let (Ok(id), Ok(address)) =
+                (key.parse::<PublicKey>(), String::from_utf8(value.clone()))
+            {
+                net.keep(id, address);
+            }
+        }
+        net
+    }
+
+    /// Stay connected to this peer.
+    pub fn keep(&self, peer: PublicKey, address: String) {
+        lock(&self.kept).insert(
+            peer,
+            Kept {
+                address,
+                retry: FIRST_RETRY,
+                next: Instant::now(),
+            },
+        );
+    }
+}
+
+impl Node {
+    /// Whether a connection with a finished handshake exists.
+    #[must_use]
+    pub fn is_connected(&self, peer: &PublicKey) -> bool {
+        self.pm.peer_by_node_id(peer).is_some()
+    }
+
+    /// Starts listening on every configured address.
+    ///
+    /// # Errors
+    /// `config` when an address cannot be bound.
+    pub(crate) async fn listen(self: &Arc<Self>) -> Result<(), NodeError> {
+        for address in &self.config.listen {
+            let listener = TcpListener::bind(address).await.map_err(|e| {
+                NodeError::config(format!("listen: {address} cannot be bound: {e}"))
+            })?;
+            if let Ok(bound) = listener.local_addr() {
+                lock(&self.net.listening).push(bound.to_string());
+            }
+            let node = Arc::clone(self);
+            self.spawn(async move {
+                loop {
+                    match listener.accept().await {
+                        Ok((stream, _)) => node.take_in(stream),
+                        Err(e) => {
+                            // Out of file descriptors, most likely: give back the processor while it lasts.
+                            node.parts.log.warn("net", format_args!("accept: {e}"));
+                            tokio::time::sleep(Duration::from_millis(100)).await;
+                        }
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn take_in(self: &Arc<Self>, stream: TcpStream) {
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        if let Ok(stream) = stream.into_std() {
+            self.spawn(lightning_net_tokio::setup_inbound(self.pm.clone(), stream));
+        }
+    }
+
+    /// Connects, and waits for the handshake's end.
+    ///
+    /// # Errors
+    /// `peer` when the address cannot be reached or somebody else answers there.
+    pub async fn dial(
+        &self,
+        peer: PublicKey,
+        address: &str,
+        timeout: Duration,
+    ) -> Result<(), NodeError> {
+        if peer == self.cm.get_our_node_id() {
+            return Err(NodeError::peer("this is our own node id"));
+        }
+        if self.is_connected(&peer) {
+            return Ok(());
+        }
+        let timeout = timeout.min(HANDSHAKE);
+        let failed =
+            |what: String| NodeError::peer(format!("{peer}@{address}: {what}")).retryable();
+        let mut presence = self.presence.subscribe();
+        let connect = async {
+            let stream = TcpStream::connect(address)
+                .await
+                .map_err(|e| failed(format!("not reached: {e}")))?;
+            stream
+                .set_nodelay(true)
+                .map_err(|e| failed(e.to_string()))?;
+            let stream = stream.into_std().map_err(|e| failed(e.to_string()))?;
+            let (ended, mut end) = watch::channel(false);
+            let connection = lightning_net_tokio::setup_outbound(self.pm.clone(), peer, stream);
+            self.spawn(async move {
+                connection.await;
+                let _ = ended.send(true);
+            });
+            loop {
+                if self.is_connected(&peer) {
+                    return Ok(());
+                }
+                tokio::select! {
+                    _ = presence.changed() => {}
+                    _ = end.changed() => {
+                        if self.is_connected(&peer) {
+                            return Ok(());
+                        }
+                        return Err(failed("the connection ended before the handshake did".into()));
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(timeout, connect)
+            .await
+            .unwrap_or_else(|_| Err(failed(format!("no answer within {} ms", timeout.as_millis()))))
+    }
+
+    /// Stays connected to a peer, over restarts too.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn keep_peer(&self, peer: PublicKey, address: &str) -> Result<(), NodeError> {
+        self.net.keep(peer, address.to_string());
+        self.parts
+            .journal
+            .put(KIND, peer.to_string(), address.as_bytes().to_vec());
+        Ok(self.parts.journal.durable().await?)
+    }
+
+    /// Ends a connection and no longer stays connected.
+    pub fn hang_up(&self, peer: &PublicKey) {
+        lock(&self.net.kept).remove(peer);
+        self.parts.journal.delete(KIND, peer.to_string());
+        self.pm.disconnect_by_node_id(*peer);
+    }
+
+    /// Dials kept peers that are gone, each at its own growing interval.
+    pub(crate) async fn stay_connected(self: Arc<Self>) {
+        let mut presence = self.presence.subscribe();
+        loop {
+            let now = Instant::now();
+            let mut due = Vec::new();
+            for (peer, kept) in lock(&self.net.kept).iter_mut() {
+                if self.is_connected(peer) {
+                    kept.retry = FIRST_RETRY;
+                    kept.next = now;
+                } else if kept.next <= now {
+                    due.push((*peer, kept.address.clone()));
+                    kept.next = now.checked_add(kept.retry).unwrap_or(now);
+                    kept.retry = kept.retry.saturating_mul(2).min(LAST_RETRY);
+                }
+            }
+            for (peer, address) in due {
+                let node = Arc::clone(&self);
+                self.spawn(async move {
+                    if let Err(e) = node.dial(peer, &address, HANDSHAKE).await {
+                        node.parts.log.debug("net", format_args!("{e}"));
+                    }
+                });
+            }
+            tokio::select! {
+                _ = presence.changed() => {}
+                () = tokio::time::sleep(FIRST_RETRY) => {}
+            }
+        }
+    }
+
+    /// Connected and kept peers.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let mut peers: BTreeMap<PublicKey, PeerInfo> = lock(&self.net.kept)
+            .iter()
+            .map(|(id, kept)| {
+                let info = PeerInfo {
+                    node_id: convert::node_id(id),
+                    address: Some(kept.address.clone()),
+                    inbound: false,
+                    connected: false,
+                };
+                (*id, info)
+            })
+            .collect();
+        for peer in self.pm.list_peers() {
+            let id = peer.counterparty_node_id;
+            let kept = peers.remove(&id).and_then(|p| p.address);
+            let info = PeerInfo {
+                node_id: convert::node_id(&id),
+                address: kept.or_else(|| peer.socket_address.map(|a: SocketAddress| a.to_string())),
+                inbound: peer.is_inbound_connection,
+                connected: true,
+            };
+            peers.insert(id, info);
+        }
+        peers.into_values().collect()
+    }
+}

@@ -1,0 +1,503 @@
+//! The node: assembled from store, keys, chain and LDK; started, stopped, and what its parts share.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::BlockHash;
+use ldkjit_core::ids::{ChannelId, OpenId, PaymentHash};
+use ldkjit_core::ledger::LedgerEntry;
+use lightning::events::PathFailure;
+use lightning::sign::EntropySource;
+use lightning::util::config::UserConfig;
+use serde_json::json;
+use tokio::sync::{oneshot, watch, Notify};
+use tokio::task::JoinSet;
+
+use crate::chain::bitcoind::Bitcoind;
+use crate::client::Client;
+use crate::commit::Committer;
+use crate::config::{ChainConfig, Config, StoreKind};
+use crate::driver;
+use crate::error::NodeError;
+use crate::events::Events;
+use crate::journal::Journal;
+use crate::keys::{Keys, Seed};
+use crate::ldk::{self, ChainMonitor, ChannelManager, Gossip, Graph, Parts, PeerManager, Scorer, Sweeper};
+use crate::log::{now_ms, Log};
+use crate::lsp::Service;
+use crate::lsps::Transport;
+use crate::net::Net;
+use crate::payments::Payments;
+use crate::store::Store;
+use crate::sync::lock;
+use crate::timeline::Timeline;
+use crate::wallet::Wallet;
+
+const LEDGER: &str = "ledger";
+/// How long tasks may take to end when the node stops.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// The best block all listeners have seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tip {
+    /// Its height.
+    pub height: u32,
+    /// Its hash.
+    pub hash: BlockHash,
+}
+
+/// A running node.
+pub struct Node {
+    /// What it was told.
+    pub config: Config,
+    /// LDK's settings.
+    pub user_config: UserConfig,
+    /// Store, keys, wallet, fees, broadcaster, log.
+    pub parts: Parts,
+    /// The chain source.
+    pub chain: Arc<Bitcoind>,
+    /// LDK's channel manager.
+    pub cm: Arc<ChannelManager>,
+    /// LDK's chain monitor.
+    pub monitors: Arc<ChainMonitor>,
+    /// LDK's peer manager.
+    pub pm: Arc<PeerManager>,
+    /// The network graph.
+    pub graph: Arc<Graph>,
+    /// What payments have taught.
+    pub scorer: Arc<RwLock<Scorer>>,
+    /// The sweeper of closed channels.
+    pub sweeper: Arc<Sweeper>,
+    /// LSPS0 messages.
+    pub transport: Arc<Transport>,
+    /// Events for the application.
+    pub events: Events,
+    /// Payments.
+    pub payments: Payments,
+    /// The service, if this node is an LSP.
+    pub lsp: Option<Service>,
+    /// The wallet side of LSPS2.
+    pub client: Client,
+    /// Listening and dialling.
+    pub net: Net,
+    /// Where the time of payments goes.
+    pub timeline: Timeline,
+    /// The best block.
+    pub tip: watch::Sender<Tip>,
+    /// Counts connects and disconnects.
+    pub presence: watch::Sender<u64>,
+    /// Wakes the driver.
+    pub wake: Arc<Notify>,
+    /// Wakes the task that handles the monitors' events.
+    pub look_at_monitors: Notify,
+    /// Asks for a look at the chain now.
+    pub look_at_chain: Notify,
+    /// Opens whose callers wait.
+    pub(crate) opens: Mutex<HashMap<u128, oneshot::Sender<Result<ChannelId, String>>>>,
+    committer: Committer,
+    tasks: Mutex<Option<JoinSet<()>>>,
+    runtime: tokio::runtime::Handle,
+    started_at_ms: u64,
+}
+
+impl Node {
+    /// Starts a node on the current tokio runtime; it is in step with the chain and listens when this returns.
+    ///
+    /// # Errors
+    /// `config`, `chain`, `store_locked`, `store_corrupt`, `store_version`, `store_network`.
+    pub async fn start(config: Config, log: Arc<Log>) -> Result<Arc<Self>, NodeError> {
+        let runtime = tokio::runtime::Handle::current();
+        let user_config = ldk::user_config(&config);
+        let (store, seed) = open_store(&config, &log)?;
+        let (committer, journal, boot) = Committer::start(store, log.clone())?;
+        let started = Self::assemble(config, user_config, log, runtime, committer, journal, boot, &seed);
+        // Boxed: the future of an assembly is large.
+        Box::pin(started).await
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn assemble(
+        config: Config,
+        user_config: UserConfig,
+        log: Arc<Log>,
+        runtime: tokio::runtime::Handle,
+        committer: Committer,
+        journal: Journal,
+        boot: crate::commit::Boot,
+        seed: &Seed,
+    ) -> Result<Arc<Self>, NodeError> {
+        let journal = Arc::new(journal);
+        let ChainConfig::Bitcoind {
+            url,
+            user,
+            password,
+            ..
+        } = &config.chain;
+        let chain = Arc::new(Bitcoind::connect(url, user, password, config.network, &log).await?);
+        if config.lsps.iter().any(|lsp| lsp.confirmations == 0) {
+            chain.check_relays().await?;
+        }
+        let fees = crate::fees::Fees::start(&chain, config.network, config.fee_fallback_sat_per_kw, &log).await?;
+        let broadcaster = crate::broadcast::Broadcaster::start(&chain, &runtime, &log);
+        let best = chain.best_block().await?;
+        let wallet = Wallet::load(seed, config.network, &boot, journal.clone(), best, &log)?;
+        let wallet = Arc::new(wallet);
+        let keys = Arc::new(Keys::new(seed, wallet.clone())?);
+        wallet.attach(&broadcaster);
+        let parts = Parts {
+            journal: journal.clone(),
+            keys: keys.clone(),
+            fees,
+            broadcaster,
+            wallet,
+            log: log.clone(),
+        };
+
+        let persister = ldk::monitor_persister(&parts, runtime.clone());
+        let mut monitors = persister
+            .read_all_channel_monitors_with_updates()
+            .await
+            .map_err(|e| NodeError::new("store_corrupt", format!("channel monitors: {e}")))?;
+        let chain_monitor = ldk::chain_monitor(&parts, persister);
+        let (graph, scorer) = ldk::read_graph(&parts, config.network).await?;
+        let router = ldk::router(&parts, &graph, &scorer);
+        let best_block = lightning::chain::BestBlock::new(best.hash, best.height);
+        let stored = ldk::read_manager(&parts, &chain_monitor, &router, user_config, &monitors).await?;
+        let (manager_block, manager) = stored.unwrap_or_else(|| {
+            let manager = ldk::new_manager(
+                &parts,
+                &chain_monitor,
+                &router,
+                user_config,
+                config.network,
+                best_block,
+            );
+            (best.hash, manager)
+        });
+        let cm = Arc::new(manager);
+        let (sweeper_block, sweeper) = ldk::read_sweeper(&parts, best_block).await?;
+        let sweeper = Arc::new(sweeper);
+        let tip = driver::catch_up(
+            &parts,
+            &chain,
+            config.network,
+            &mut monitors,
+            (manager_block, &cm),
+            (sweeper_block.block_hash, &sweeper),
+        )
+        .await?;
+        for (_, monitor) in monitors {
+            let id = monitor.channel_id();
+            chain_monitor.load_existing_monitor(id, monitor).map_err(|()| {
+                NodeError::new("store_corrupt", format!("channel monitor {id} is there twice"))
+            })?;
+        }
+
+        let wake = Arc::new(Notify::new());
+        let (transport, inbox) = Transport::new(config.lsp.is_some(), wake.clone());
+        let gossip = Arc::new(Gossip::new(graph.clone(), None, log.clone()));
+        let pm = ldk::peer_manager(&parts, &cm, &gossip, &transport);
+        let lsp = config
+            .lsp
+            .clone()
+            .map(|lsp| Service::load(lsp, keys.derived_secret("lsps2/promise"), &boot.live))
+            .transpose()?;
+        let client = Client::load(config.lsps.clone(), &boot.live)?;
+        let net = Net::load(&boot.live);
+        for peer in &config.peers {
+            let (id, address) = crate::config::parse_peer(peer)?;
+            net.keep(id, address);
+        }
+        for lsp in &config.lsps {
+            if let Some(id) = crate::convert::public_key(&lsp.node_id) {
+                net.keep(id, lsp.address.clone());
+            }
+        }
+        committer.attach(Arc::new(ldk::ManagerSnapshot(cm.clone())));
+        journal.booted();
+
+        let node = Arc::new(Self {
+            events: Events::new(journal.clone()),
+            payments: Payments::load(journal.clone(), &boot.live),
+            timeline: Timeline::default(),
+            tip: watch::channel(Tip {
+                height: tip.height,
+                hash: tip.block_hash,
+            })
+            .0,
+            presence: watch::channel(0).0,
+            look_at_monitors: Notify::new(),
+            look_at_chain: Notify::new(),
+            opens: Mutex::default(),
+            tasks: Mutex::new(Some(JoinSet::new())),
+            started_at_ms: now_ms(),
+            monitors: chain_monitor,
+            config,
+            user_config,
+            parts,
+            chain,
+            cm,
+            pm,
+            graph,
+            scorer,
+            sweeper,
+            transport,
+            lsp,
+            client,
+            net,
+            wake,
+            committer,
+            runtime,
+        });
+        {
+            let _gate = node.parts.journal.gate().await;
+            if let Some(lsp) = &node.lsp {
+                lsp.resume(&node);
+            }
+        }
+        if let Err(e) = node.listen().await {
+            let _ = node.stop().await;
+            return Err(e);
+        }
+        driver::spawn_all(&node, tip, inbox);
+        Client::resume(&node);
+        log.info(
+            "node",
+            format_args!("{} started at height {}", node.cm.get_our_node_id(), tip.height),
+        );
+        Ok(node)
+    }
+
+    /// Stops: peers disconnected, everything durable, the store closed. Once.
+    ///
+    /// # Errors
+    /// When the last commit fails.
+    pub async fn stop(&self) -> Result<(), NodeError> {
+        let Some(mut tasks) = lock(&self.tasks).take() else {
+            return Ok(());
+        };
+        self.pm.disconnect_all_peers();
+        self.pm.process_events();
+        tasks.abort_all();
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
+            self.parts
+                .log
+                .warn("node", format_args!("some tasks did not end in time"));
+        }
+        lock(&self.opens).clear();
+        self.parts.broadcaster.stop();
+        ldk::write_graph(&self.parts.journal, &self.graph, &self.scorer);
+        let closed = self.committer.shutdown().await;
+        self.committer.detach();
+        self.parts.log.info("node", format_args!("stopped"));
+        Ok(closed?)
+    }
+
+    /// Runs a task that ends with the node.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(tasks) = lock(&self.tasks).as_mut() {
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn_on(task, &self.runtime);
+        }
+    }
+
+    /// Height of the best block.
+    #[must_use]
+    pub fn height(&self) -> u32 {
+        self.tip.borrow().height
+    }
+
+    /// Sat kept back so that every anchor channel can be closed.
+    #[must_use]
+    pub fn anchor_reserve_sat(&self) -> u64 {
+        crate::reserve::anchor_reserve_sat(&self.cm, &self.monitors)
+    }
+
+    /// A random number.
+    #[must_use]
+    pub fn random_u64(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.fill_random(&mut bytes);
+        u64::from_be_bytes(bytes)
+    }
+
+    /// Fills up to 32 bytes with randomness.
+    pub fn fill_random(&self, bytes: &mut [u8]) {
+        let random = self.parts.keys.get_secure_random_bytes();
+        bytes.iter_mut().zip(random).for_each(|(to, from)| *to = from);
+    }
+
+    /// Adds a row to the ledger.
+    pub fn record(&self, entry: &LedgerEntry) {
+        let body = json!({"at_ms": now_ms(), "entry": entry});
+        self.parts
+            .journal
+            .row(LEDGER, String::new(), body.to_string().into_bytes());
+    }
+
+    /// The ledger past `after`, oldest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn ledger(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<serde_json::Value>, NodeError> {
+        let rows = self.parts.journal.rows(LEDGER, after, limit).await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| {
+                let mut value: serde_json::Value = serde_json::from_slice(&row.value).ok()?;
+                value
+                    .as_object_mut()?
+                    .insert("seq".into(), json!(row.seq));
+                Some(value)
+            })
+            .collect())
+    }
+
+    pub(crate) fn score(&self, update: impl FnOnce(&mut Scorer, Duration)) {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        if let Ok(mut scorer) = self.scorer.write() {
+            update(&mut scorer, now);
+        }
+    }
+
+    /// Stamps the stage of an open on the payment that it is for.
+    pub(crate) fn stamp_open(&self, open: OpenId, stage: &'static str) {
+        if let Some(hash) = self.lsp.as_ref().and_then(|lsp| lsp.payment_of(open)) {
+            self.timeline.stamp(hash, stage);
+        }
+    }
+
+    pub(crate) fn note_path_failure(&self, hash: PaymentHash, failure: &PathFailure) {
+        use lightning::routing::gossip::NetworkUpdate;
+        let stage = match failure {
+            PathFailure::OnPath {
+                network_update: Some(NetworkUpdate::ChannelFailure { is_permanent, .. }),
+            } => {
+                if *is_permanent {
+                    "path_failed_permanently"
+                } else {
+                    "path_failed_temporarily"
+                }
+            }
+            _ => "path_failed",
+        };
+        self.timeline.stamp(hash, stage);
+    }
+
+    /// Waits until a height is reached.
+    ///
+    /// # Errors
+    /// `timeout`.
+    pub async fn wait_height(&self, height: u32, timeout: Duration) -> Result<(), NodeError> {
+        let mut tip = self.tip.subscribe();
+        let reached = async {
+            loop {
+                if tip.borrow_and_update().height >= height {
+                    return;
+                }
+                self.look_at_chain.notify_one();
+                tokio::select! {
+                    changed = tip.changed() => if changed.is_err() { return },
+                    // The chain source itself may not have the block yet.
+                    () = tokio::time::sleep(Duration::from_millis(20)) => {}
+                }
+            }
+        };
+        tokio::time::timeout(timeout, reached).await.map_err(|_| {
+            NodeError::timeout(format!("height {height} not reached, at {}", self.height()))
+        })
+    }
+
+    /// What the node says of itself.
+    #[must_use]
+    pub fn status(&self) -> serde_json::Value {
+        let tip = *self.tip.borrow();
+        json!({
+            "node_id": self.cm.get_our_node_id().to_string(),
+            "network": self.config.network.to_string(),
+            "height": tip.height,
+            "block_hash": tip.hash.to_string(),
+            "listening": *lock(&self.net.listening),
+            "alias": self.config.alias,
+            "started_at_ms": self.started_at_ms,
+        })
+    }
+
+    /// On-chain and channel balances.
+    #[must_use]
+    pub fn balances(&self) -> serde_json::Value {
+        let reserve = self.anchor_reserve_sat();
+        let chain = self.parts.wallet.balances(reserve);
+        let channels = self.cm.list_channels();
+        let sum = |f: &dyn Fn(&lightning::ln::channel_state::ChannelDetails) -> u64| {
+            channels.iter().fold(0_u64, |s, c| s.saturating_add(f(c)))
+        };
+        let claimable = self.monitors.get_claimable_balances(&[]);
+        let claimable_sat = claimable
+            .iter()
+            .fold(0_u64, |s, b| s.saturating_add(b.claimable_amount_satoshis()));
+        let pending_sweep = self
+            .sweeper
+            .tracked_spendable_outputs()
+            .iter()
+            .fold(0_u64, |s, o| s.saturating_add(descriptor_sat(&o.descriptor)));
+        json!({
+            "onchain": chain,
+            "lightning": {
+                "outbound_msat": sum(&|c| c.outbound_capacity_msat),
+                "inbound_msat": sum(&|c| c.inbound_capacity_msat),
+                "claimable_msat": claimable_sat.saturating_mul(1_000),
+                "depends_on_lsp_msat": sum(&|c| {
+                    if !c.is_outbound && c.confirmations.unwrap_or(0) == 0 && c.is_channel_ready {
+                        c.outbound_capacity_msat
+                    } else {
+                        0
+                    }
+                }),
+            },
+            "pending_sweep_sat": pending_sweep,
+        })
+    }
+
+    pub(crate) fn on_presence(self: &Arc<Self>, peer: &PublicKey, connected: bool) {
+        self.presence.send_modify(|n| *n = n.wrapping_add(1));
+        if !connected {
+            self.client.requests.on_disconnected(peer);
+        }
+        if let Some(lsp) = &self.lsp {
+            lsp.on_presence(self, peer, connected);
+        }
+    }
+}
+
+fn descriptor_sat(descriptor: &lightning::sign::SpendableOutputDescriptor) -> u64 {
+    use lightning::sign::SpendableOutputDescriptor as D;
+    match descriptor {
+        D::StaticOutput { output, .. } => output.value.to_sat(),
+        D::DelayedPaymentOutput(d) => d.output.value.to_sat(),
+        D::StaticPaymentOutput(d) => d.output.value.to_sat(),
+    }
+}
+
+fn open_store(config: &Config, log: &Arc<Log>) -> Result<(Box<dyn Store>, Seed), NodeError> {
+    let store: Box<dyn Store> = match config.store {
+        StoreKind::Memory => Box::new(crate::store::memory::MemoryStore::default()),
+        StoreKind::Sqlite => Box::new(crate::store::sqlite::SqliteStore::open(
+            &config.data_dir,
+            config.network,
+        )?),
+    };
+    // After the store, whose lock keeps a second process out.
+    let seed = Seed::load_or_create(&config.data_dir, config.mnemonic.as_deref(), log)?;
+    Ok((store, seed))
+}

@@ -9,8 +9,8 @@
 
 use ldkjit_core::lsps0::{
     clean_text, encode_request, encode_result, list_protocols_result, only_known, parse_request,
-    parse_response, read_list_protocols, request_id, BadFormat, ErrorResponse, FromLsp, Request,
-    RpcError, MAX_ID, MAX_PAYLOAD,
+    parse_response, read_list_protocols, request_id, side_of, BadFormat, ErrorResponse, FromLsp,
+    Request, RpcError, Side, MAX_ID, MAX_PAYLOAD,
 };
 use ldkjit_core::reason::Reason;
 use proptest::prelude::*;
@@ -289,6 +289,49 @@ fn test_T_06_notifications_and_null_ids_are_read() {
 }
 
 #[test]
+fn test_T_04_T_05_each_side_gets_its_own_and_errors_are_never_answered() {
+    let own = ErrorResponse {
+        id: None,
+        error: RpcError::refusal(Reason::BadFormat, None),
+    }
+    .encode();
+    for (payload, fresh, asked) in [
+        (&own[..], Side::Nobody, Side::Client),
+        (
+            br#"{"jsonrpc":"2.0","id":"i","method":"m"}"#,
+            Side::Service,
+            Side::Service,
+        ),
+        (
+            br#"{"jsonrpc":"2.0","id":"i","method":"m","error":1}"#,
+            Side::Service,
+            Side::Service,
+        ),
+        (
+            br#"{"jsonrpc":"2.0","id":"i","result":1}"#,
+            Side::Service,
+            Side::Client,
+        ),
+        (
+            br#"{"jsonrpc":"2.0","method":"m"}"#,
+            Side::Service,
+            Side::Client,
+        ),
+        (
+            br#"{"jsonrpc":"2.0","method":"m","error":1}"#,
+            Side::Service,
+            Side::Client,
+        ),
+        (b"{", Side::Service, Side::Client),
+    ] {
+        assert_eq!(
+            (side_of(payload, false), side_of(payload, true)),
+            (fresh, asked)
+        );
+    }
+}
+
+#[test]
 fn test_T_09_server_error_range_reads_as_internal() {
     let effective = |code| {
         RpcError {
@@ -381,7 +424,7 @@ proptest! {
         if let Err(error) = parse_request(&bytes) {
             prop_assert!(error.encode().len() <= MAX_PAYLOAD);
         }
-        let _ = parse_response(&bytes);
+        let _ = (parse_response(&bytes), side_of(&bytes, false));
     }
 
     #[test]

@@ -129,11 +129,11 @@ fn amounts_are_checked_at_every_step() {
     assert_eq!(Msat::from_sat(18_446_744_073_709_552), None);
     assert_eq!(
         (
-            Msat(1_999).sat_floor(),
+            Msat(2_999).sat_floor(),
             Msat(1_999).sat_ceil(),
             Msat(2_000).sat_ceil()
         ),
-        (1, 2, 2)
+        (2, 2, 2)
     );
     assert_eq!(Msat(u64::MAX).checked_add(Msat(1)), None);
     assert_eq!(

@@ -152,6 +152,35 @@ fn object(payload: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
+/// Which side of this node a payload is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The service: `parse_request`, and always an answer.
+    Service,
+    /// The client: `parse_response`, and never an answer.
+    Client,
+    /// Neither: to be forgotten.
+    Nobody,
+}
+
+/// Sorts a payload of a peer that may be client, LSP or both; `asked` says whether we sent it a request on this connection.
+///
+/// What carries an `error` is never answered: two services would answer each other's errors for ever.
+#[must_use]
+pub fn side_of(payload: &[u8], asked: bool) -> Side {
+    let fields = object(payload).unwrap_or_default();
+    let has = |name| fields.contains_key(name);
+    if has("method") && has("id") {
+        Side::Service
+    } else if asked {
+        Side::Client
+    } else if has("error") && !has("method") {
+        Side::Nobody
+    } else {
+        Side::Service
+    }
+}
+
 /// Reads what a client sent. The error is the answer to give, after which the message is forgotten.
 ///
 /// Whatever is not a request is −32700 with id `null` (T-04), a JSON-RPC version other than 2.0 −32600

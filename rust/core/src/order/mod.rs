@@ -571,6 +571,15 @@ impl Order {
         self.live_channel().is_some() && !self.paid
     }
 
+    /// The attempt whose coins must stay locked; at start the node unlocks those of all others.
+    #[must_use]
+    pub fn coins(&self) -> Option<OpenId> {
+        self.open
+            .as_ref()
+            .filter(|open| !open.is_plan() && !open.unlocked)
+            .map(|open| open.id)
+    }
+
     /// The order's own channel, once ready and until it closes.
     fn live_channel(&self) -> Option<ChannelId> {
         self.open

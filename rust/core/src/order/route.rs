@@ -89,7 +89,10 @@ impl Order {
             run.env.channels.iter().filter(open_to_us)
         };
         let own_view = channels().find(is_own);
-        let others = channels().filter(|view| !is_own(view) && !view.unpaid);
+        // A channel of this order that is not (or no longer) its own one is about to be closed.
+        let ours =
+            |view: &&ChannelView| view.open_id.is_some_and(|id| id.scid() == self.terms.scid);
+        let others = channels().filter(|view| !ours(view) && !is_own(view) && !view.unpaid);
         let mut waits = own.is_some() && own_view.is_none();
         let mut why = Reason::NoRoom;
         for view in own_view.into_iter().filter(|_| own_sound).chain(others) {

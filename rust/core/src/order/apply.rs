@@ -139,7 +139,6 @@ impl Order {
                     Some(_) => None,
                 }
             }
-            None if self.paying == Some(part.hash) => None,
             None if part.declared < self.terms.params.min_payment_size_msat => {
                 unp(Reason::PaymentTooSmall)
             }
@@ -381,6 +380,7 @@ impl Order {
                 });
             }
             OpenPhase::Pending => {
+                self.closing.insert(channel, true);
                 self.failures = self.failures.saturating_add(1);
                 self.end_open(Reason::ChannelClosed, run);
                 let code = FailCode::TemporaryChannelFailure;

@@ -202,7 +202,7 @@ pub struct Order {
     pub failures: u32,
     /// The present attempt, or the channel that came of it.
     pub open: Option<Open>,
-    /// Channels of this order that we have ordered to be closed; true once they are.
+    /// Channels of this order that have closed (true), or that we have ordered to be closed.
     pub closing: BTreeMap<ChannelId, bool>,
     /// The client was woken and has not connected since.
     pub woken: bool,
@@ -348,7 +348,7 @@ pub enum Input {
         /// The part.
         id: PartId,
     },
-    /// LDK no longer holds an intercepted part; also the answer to a `Fail` that was carried out.
+    /// LDK no longer holds a part that was to be held or failed; also the answer to a `Fail` that was carried out.
     PartGone {
         /// The part.
         id: PartId,
@@ -425,7 +425,7 @@ pub enum Effect {
         /// The attempt.
         open: OpenId,
     },
-    /// Forward a held part; if LDK refuses, answer `PartHeld` or `PartGone`.
+    /// Forward a held part; if LDK refuses, answer `PartHeld`, or `PartFailed` if it does not know the part.
     Forward {
         /// The part.
         part: PartId,

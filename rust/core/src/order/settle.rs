@@ -1,6 +1,7 @@
 //! From facts to decisions: run after every input, and once more changes nothing.
 
-use super::{Effect, Open, OpenPhase, Order, Part, PartStatus, Run, State};
+use super::{fee_of, Effect, Open, OpenPhase, Order, Part, PartStatus, Run, State};
+use crate::amount::Msat;
 use crate::ids::{PartId, PaymentHash};
 use crate::ledger::LedgerEntry;
 use crate::menu::TrustModel;
@@ -257,6 +258,8 @@ impl Order {
             return;
         }
         self.ended = true;
+        let own = self.open.as_ref().and_then(|open| open.channel);
+        let by_us = own.is_some_and(|channel| self.closing.contains_key(&channel));
         if !self.paid {
             run.record(LedgerEntry::OrderEnded {
                 scid: self.terms.scid,
@@ -265,8 +268,8 @@ impl Order {
                 reason: match self.state {
                     State::Failed(reason) => reason,
                     State::Expired => Reason::Expired,
-                    _ if self.closing.is_empty() => Reason::ChannelClosed,
-                    _ => Reason::FeeUnpaid,
+                    _ if by_us => Reason::FeeUnpaid,
+                    _ => Reason::ChannelClosed,
                 },
             });
         }
@@ -319,10 +322,15 @@ impl Order {
         self.since = run.env.now;
     }
 
-    /// The payment being served is held as a complete set.
+    /// The payment being served is held as a complete set, and the fee is that of its first part where it varies.
     fn is_payment_whole(&self) -> bool {
-        self.paying
-            .is_some_and(|hash| self.complete_set(hash).is_some())
+        let set = self.paying.and_then(|hash| self.complete_set(hash));
+        set.and_then(|set| set.first().map(|(_, part)| part.declared))
+            .is_some_and(|first| {
+                self.terms.size.is_some()
+                    || self.earned > Msat::ZERO
+                    || self.fee == fee_of(&self.terms.params, first)
+            })
     }
 
     /// Every held part, in the order they came.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::amount::Msat;
-use crate::ids::{ChannelId, NodeId, OpenId, Outpoint, PaymentHash, Scid};
+use crate::ids::{ChannelId, NodeId, OpenId, Outpoint, PartId, PaymentHash, Scid};
 use crate::menu::TrustModel;
 use crate::reason::Reason;
 
@@ -99,6 +99,74 @@ pub enum LedgerEntry {
         channel: ChannelId,
         /// Why, as far as it is known.
         reason: Reason,
+    },
+    /// A part came and is held.
+    PartAccepted {
+        /// The order's scid.
+        scid: Scid,
+        /// The part.
+        part: PartId,
+        /// Its payment.
+        payment_hash: PaymentHash,
+        /// What it declares, msat.
+        declared: Msat,
+    },
+    /// A part was failed back, or let go by LDK.
+    PartRefused {
+        /// The order's scid.
+        scid: Scid,
+        /// The part.
+        part: PartId,
+        /// Its payment.
+        payment_hash: PaymentHash,
+        /// Why.
+        reason: Reason,
+    },
+    /// The parts of a payment are complete.
+    SetComplete {
+        /// The order's scid.
+        scid: Scid,
+        /// The payment.
+        payment_hash: PaymentHash,
+        /// How many parts.
+        parts: u32,
+        /// Their sum, msat.
+        sum: Msat,
+        /// The fee to be taken from them, msat.
+        fee: Msat,
+    },
+    /// The node was told to open a channel.
+    OpenRequested {
+        /// The order's scid.
+        scid: Scid,
+        /// The client.
+        client: NodeId,
+        /// The attempt.
+        open: OpenId,
+        /// Its value, sat.
+        value_sat: u64,
+    },
+    /// An attempt to open ended without a channel.
+    OpenEnded {
+        /// The order's scid.
+        scid: Scid,
+        /// The client.
+        client: NodeId,
+        /// The attempt.
+        open: OpenId,
+        /// Why.
+        reason: Reason,
+    },
+    /// A channel is open and the payment it was opened for did not pay for it.
+    OrderOwed {
+        /// The order's scid.
+        scid: Scid,
+        /// The client.
+        client: NodeId,
+        /// The channel.
+        channel: ChannelId,
+        /// What was earned so far, msat.
+        earned: Msat,
     },
     /// An ordinary forward earned its routing fee.
     ForwardFee {

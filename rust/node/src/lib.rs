@@ -1,1 +1,5 @@
 //! ldkjit-node
+
+pub mod error;
+pub mod log;
+pub mod sync;

@@ -1,5 +1,9 @@
-//! ldkjit-node
+//! ldkjit-node acts on what ldkjit-core decides: LDK, BDK and tokio around one store.
 
 pub mod error;
 pub mod log;
+pub mod store;
 pub mod sync;
+
+#[cfg(test)]
+mod testing;

@@ -1,6 +1,8 @@
 //! ldkjit-node acts on what ldkjit-core decides: LDK, BDK and tokio around one store.
 
+pub mod commit;
 pub mod error;
+pub mod journal;
 pub mod log;
 pub mod store;
 pub mod sync;

@@ -1,0 +1,880 @@
+//! The one thread that owns the store: takes the queue and the manager together, commits, then wakes.
+
+use crate::error::StoreError;
+use crate::journal::{ldk_kind, Ask, Counters, Ending, Journal, Shared, State, LDK};
+use crate::log::Log;
+use crate::store::{Loaded, Op, Row, Store};
+use crate::sync::{lock, wait, wait_for};
+use lightning::util::persist::{
+    CHANNEL_MANAGER_PERSISTENCE_KEY, CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
+    CHANNEL_MANAGER_PERSISTENCE_SECONDARY_NAMESPACE,
+};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// How long a manager that asks to be written waits for other work to travel with it.
+const COMPANY: Duration = Duration::from_millis(10);
+
+/// LDK's channel manager, as the committer sees it.
+pub trait Snapshot: Send + Sync {
+    /// Whether it changed since the last call; LDK's `get_and_clear_needs_persistence`.
+    fn take_needs(&self) -> bool;
+    /// Appends its encoding.
+    fn write(&self, buf: &mut Vec<u8>);
+}
+
+/// What the store held at the start, without LDK's own keys: LDK reads those through the [`Journal`].
+#[derive(Debug, Default)]
+pub struct Boot {
+    /// `(kind, key, value)`.
+    pub live: Vec<(String, String, Vec<u8>)>,
+    /// Whether nothing was ever committed.
+    pub new: bool,
+}
+
+impl Boot {
+    /// Takes out everything of one kind, by key.
+    pub fn take(&mut self, kind: &str) -> Vec<(String, Vec<u8>)> {
+        let (taken, rest) = std::mem::take(&mut self.live)
+            .into_iter()
+            .partition(|(k, _, _)| k == kind);
+        self.live = rest;
+        let mut taken: Vec<_> = Vec::into_iter(taken)
+            .map(|(_, key, value): (String, String, Vec<u8>)| (key, value))
+            .collect();
+        taken.sort();
+        taken
+    }
+}
+
+/// The handle of the committer's thread. Dropped without [`Committer::shutdown`], it stops where it stands,
+/// like a crash.
+pub struct Committer {
+    shared: Arc<Shared>,
+    snapshot: Arc<SnapshotSlot>,
+}
+
+type SnapshotSlot = Mutex<Option<Arc<dyn Snapshot>>>;
+
+impl Committer {
+    /// Loads the store and starts the thread.
+    pub fn start(
+        mut store: Box<dyn Store>,
+        log: Arc<Log>,
+    ) -> Result<(Self, Journal, Boot), StoreError> {
+        let Loaded {
+            seq,
+            live,
+            last_row,
+        } = store.load()?;
+        let (ldk, live): (Vec<_>, Vec<_>) = live
+            .into_iter()
+            .partition(|(kind, _, _)| kind.starts_with(LDK));
+        let shared = Shared::new(last_row, ldk);
+        let snapshot = Arc::new(SnapshotSlot::default());
+        let worker = Worker {
+            store,
+            seq,
+            shared: shared.clone(),
+            snapshot: snapshot.clone(),
+            buffer: Vec::new(),
+            log: log.clone(),
+        };
+        std::thread::Builder::new()
+            .name("ldkjit-commit".into())
+            .spawn(move || worker.run())
+            .map_err(|error| StoreError::Failed(format!("no thread for the committer: {error}")))?;
+        let journal = Journal::new(shared.clone());
+        Ok((
+            Self { shared, snapshot },
+            journal,
+            Boot {
+                live,
+                new: seq == 0,
+            },
+        ))
+    }
+
+    /// From now on commits carry the manager. To be called before LDK writes its first monitor: a monitor
+    /// that is durable before the manager that knows it costs its channel.
+    pub fn attach(&self, snapshot: Arc<dyn Snapshot>) {
+        *lock(&self.snapshot) = Some(snapshot);
+    }
+
+    /// Lets go of the manager, so that it can be dropped.
+    pub fn detach(&self) {
+        *lock(&self.snapshot) = None;
+    }
+
+    /// Commits what is queued and the manager, closes the store and ends the thread. The gate must be free.
+    /// A second call answers [`StoreError::Closed`], or why the thread stopped before.
+    pub async fn shutdown(&self) -> Result<(), StoreError> {
+        let (done, answer) = oneshot::channel();
+        {
+            let mut state = self.shared.state();
+            if matches!(state.ending, Ending::No) {
+                state.ending = Ending::Shutdown(done);
+            } else {
+                drop(done);
+            }
+        }
+        self.shared.wake.notify_one();
+        match answer.await {
+            Ok(result) => result,
+            Err(_) => Err(Journal::new(self.shared.clone())
+                .stopped()
+                .unwrap_or(StoreError::Closed)),
+        }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        if matches!(state.ending, Ending::No) {
+            state.ending = Ending::Abandon;
+            drop(state);
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+struct Worker {
+    store: Box<dyn Store>,
+    seq: u64,
+    shared: Arc<Shared>,
+    snapshot: Arc<SnapshotSlot>,
+    buffer: Vec<u8>,
+    log: Arc<Log>,
+}
+
+enum Next {
+    Answer(Vec<Ask>),
+    Commit,
+    Shutdown(Done),
+    Abandon,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let shared = self.shared.clone();
+        // A store written by a user, or a defect in an encoder, may panic: then nobody may be left waiting.
+        let end = catch_unwind(AssertUnwindSafe(|| self.work()));
+        let done = match end {
+            Ok(Ok(done)) => {
+                shared.stop(StoreError::Closed);
+                done.map(|done| (done, Ok(())))
+            }
+            Ok(Err((why, done))) => {
+                self.log
+                    .error("ldkjit::commit", format_args!("the node stops: {why}"));
+                shared.stop(why.clone());
+                done.map(|done| (done, Err(why)))
+            }
+            Err(_) => {
+                self.log.error(
+                    "ldkjit::commit",
+                    format_args!("the node stops: the store or the manager panicked"),
+                );
+                shared.stop(StoreError::Failed(
+                    "the store or the manager panicked".into(),
+                ));
+                None
+            }
+        };
+        lock(&self.snapshot).take();
+        // The store's lock is released before anybody is told that it is.
+        drop(self);
+        // Whoever asked for a shutdown in the meantime learns that it is over.
+        let late = std::mem::replace(&mut shared.state().ending, Ending::Abandon);
+        drop(late);
+        if let Some((done, result)) = done {
+            let _ = done.send(result);
+        }
+    }
+
+    fn work(&mut self) -> Result<Option<Done>, Stop> {
+        loop {
+            match self.next() {
+                Next::Answer(asks) => {
+                    for ask in asks {
+                        self.answer(ask).map_err(|why| (why, None))?;
+                    }
+                }
+                Next::Commit => self.commit(false).map_err(|why| (why, None))?,
+                Next::Shutdown(done) => {
+                    let ended = self.commit(true).and_then(|()| self.store.close());
+                    return match ended {
+                        Ok(()) => Ok(Some(done)),
+                        Err(why) => Err((why, Some(done))),
+                    };
+                }
+                Next::Abandon => return Ok(None),
+            }
+        }
+    }
+
+    /// Waits for something to do.
+    fn next(&self) -> Next {
+        let mut state = self.shared.state();
+        loop {
+            match std::mem::take(&mut state.ending) {
+                Ending::No => {}
+                Ending::Shutdown(done) => {
+                    state.ending = Ending::Abandon;
+                    return Next::Shutdown(done);
+                }
+                Ending::Abandon => {
+                    state.ending = Ending::Abandon;
+                    return Next::Abandon;
+                }
+            }
+            if !state.asks.is_empty() {
+                return Next::Answer(state.asks.drain(..).collect());
+            }
+            // A queue of nothing but lazy removals waits for company.
+            if state.heavy > state.taken {
+                return Next::Commit;
+            }
+            state = match state.kicked {
+                None => wait(&self.shared.wake, state),
+                Some(since) => match COMPANY.checked_sub(since.elapsed()) {
+                    Some(left) if !left.is_zero() => wait_for(&self.shared.wake, state, left),
+                    _ => return Next::Commit,
+                },
+            };
+        }
+    }
+
+    /// Takes {queue, manager} at one moment and writes them in one transaction.
+    fn commit(&mut self, last: bool) -> Result<(), StoreError> {
+        let gate = self.shared.gate.blocking_lock();
+        let snapshot = lock(&self.snapshot).clone();
+        // Each step before the next: a change after `take_needs` asks again; every queued write of LDK's was
+        // recorded in the manager before it was queued, so a manager encoded after the queue is taken knows it.
+        let needs = snapshot
+            .as_ref()
+            .is_some_and(|manager| manager.take_needs());
+        let (mut batch, taken, ldk_written) = {
+            let mut state = self.shared.state();
+            state.kicked = None;
+            state.taken = state.tail;
+            if last {
+                state.refuse();
+            }
+            (
+                std::mem::take(&mut state.queue),
+                state.tail,
+                std::mem::take(&mut state.ldk_written),
+            )
+        };
+        let stats = &self.shared.stats;
+        let manager = snapshot.filter(|_| needs || ldk_written || last);
+        if let Some(manager) = &manager {
+            let start = Instant::now();
+            let mut value = std::mem::take(&mut self.buffer);
+            value.clear();
+            manager.write(&mut value);
+            add(&stats.encode_ns, start.elapsed().as_nanos());
+            add(&stats.manager_writes, 1u32);
+            add(
+                &stats.manager_bytes,
+                u64::try_from(value.len()).unwrap_or(u64::MAX),
+            );
+            batch.push(Op::Put {
+                kind: ldk_kind(
+                    CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
+                    CHANNEL_MANAGER_PERSISTENCE_SECONDARY_NAMESPACE,
+                ),
+                key: CHANNEL_MANAGER_PERSISTENCE_KEY.into(),
+                value,
+            });
+        }
+        drop(gate);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let seq = self
+            .seq
+            .checked_add(1)
+            .ok_or_else(|| StoreError::Failed("the sequence is exhausted".into()))?;
+        let start = Instant::now();
+        self.store.commit(seq, &batch)?;
+        add(&stats.commit_ns, start.elapsed().as_nanos());
+        self.seq = seq;
+        if manager.is_some() {
+            if let Some(Op::Put { value, .. }) = batch.pop() {
+                self.buffer = value;
+            }
+        }
+        count(stats, &batch);
+        self.shared.committed(taken);
+        Ok(())
+    }
+
+    /// Fails only where a commit does: a question that cannot be answered stops nobody but who asked.
+    fn answer(&mut self, ask: Ask) -> Result<(), StoreError> {
+        match ask {
+            Ask::Read { kind, key, answer } => {
+                let queued = queued(&self.shared.state(), &kind, &key);
+                let found = match queued {
+                    Queued::Value(value) => Ok(Some(value)),
+                    Queued::Nothing => self.store.read(&kind, &key),
+                    Queued::Other => {
+                        // Whether a put or a row shows through is for the store to say, once it has them.
+                        self.commit(false)?;
+                        self.shared
+                            .state()
+                            .asks
+                            .push_back(Ask::Read { kind, key, answer });
+                        return Ok(());
+                    }
+                };
+                let _ = answer.send(found);
+            }
+            Ask::Rows {
+                kind,
+                after,
+                limit,
+                answer,
+            } => {
+                let found = self.store.rows(&kind, after, limit).map(|mut rows| {
+                    let state = self.shared.state();
+                    rows.extend(state.queue.iter().filter_map(|op| match op {
+                        Op::Row {
+                            kind: k,
+                            seq,
+                            key,
+                            value,
+                        } if *k == kind && *seq > after => Some(Row {
+                            seq: *seq,
+                            key: key.clone(),
+                            value: value.clone(),
+                        }),
+                        _ => None,
+                    }));
+                    rows.truncate(limit);
+                    rows
+                });
+                let _ = answer.send(found);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who waits for the end.
+type Done = oneshot::Sender<Result<(), StoreError>>;
+/// Why the thread ends early, and who waits for the end.
+type Stop = (StoreError, Option<Done>);
+
+enum Queued {
+    Value(Vec<u8>),
+    Other,
+    Nothing,
+}
+
+/// What the queue says last about a key.
+fn queued(state: &State, kind: &str, key: &str) -> Queued {
+    for op in state.queue.iter().rev() {
+        match op {
+            Op::Put {
+                kind: k,
+                key: y,
+                value,
+            } if k == kind && y == key => return Queued::Value(value.clone()),
+            Op::Delete { kind: k, key: y } if k == kind && y == key => return Queued::Other,
+            Op::Row {
+                kind: k, key: y, ..
+            } if *k == kind && y == key => return Queued::Other,
+            _ => {}
+        }
+    }
+    Queued::Nothing
+}
+
+fn add(counter: &AtomicU64, n: impl TryInto<u64>) {
+    counter.fetch_add(n.try_into().unwrap_or(0), Ordering::Relaxed);
+}
+
+fn count(stats: &Counters, batch: &[Op]) {
+    let bytes = batch.iter().fold(0usize, |sum, op| match op {
+        Op::Put { value, .. } | Op::Row { value, .. } => sum.saturating_add(value.len()),
+        Op::Delete { .. } => sum,
+    });
+    add(&stats.commits, 1u32);
+    add(&stats.ops, batch.len());
+    add(&stats.bytes, bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::arithmetic_side_effects
+    )]
+    use super::*;
+    use crate::store::{Fault, FaultyStore, MemoryStore, SqliteStore};
+    use crate::testing::TempDir;
+    use bitcoin::Network;
+    use lightning::util::persist::KVStore;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::future::Future;
+    use std::sync::atomic::AtomicBool;
+
+    fn start(store: impl Store + 'static) -> (Committer, Journal, Boot) {
+        Committer::start(Box::new(store), Log::silent()).unwrap()
+    }
+
+    /// Waits on this thread; nothing here needs a runtime.
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+            .block_on(async {
+                tokio::time::timeout(Duration::from_secs(20), future)
+                    .await
+                    .unwrap_or_else(|_| panic!("stuck"))
+            })
+    }
+
+    fn ready<T>(future: impl Future<Output = T>) -> Option<T> {
+        now(async {
+            tokio::time::timeout(Duration::from_millis(60), future)
+                .await
+                .ok()
+        })
+    }
+
+    /// A manager whose encoding is a counter; remembers what was in the queue's store at each encoding.
+    #[derive(Default)]
+    struct FakeManager {
+        needs: AtomicBool,
+        state: AtomicU64,
+    }
+    impl Snapshot for FakeManager {
+        fn take_needs(&self) -> bool {
+            self.needs.swap(false, Ordering::SeqCst)
+        }
+        fn write(&self, buf: &mut Vec<u8>) {
+            buf.extend(self.state.load(Ordering::SeqCst).to_be_bytes());
+        }
+    }
+    fn manager_in(store: &MemoryStore) -> Option<u64> {
+        let bytes = store.clone().read("ldk//", "manager").unwrap()?;
+        Some(u64::from_be_bytes(bytes.try_into().unwrap()))
+    }
+
+    #[test]
+    fn order_is_kept_under_eight_threads() {
+        let store = MemoryStore::new();
+        let (committer, journal, _) = start(store.clone());
+        std::thread::scope(|scope| {
+            for t in 0..8 {
+                let journal = journal.clone();
+                scope.spawn(move || {
+                    for i in 0..200u32 {
+                        journal.put("last", format!("t{t}"), i.to_be_bytes().to_vec());
+                        journal.row("event", format!("t{t}"), i.to_be_bytes().to_vec());
+                    }
+                });
+            }
+        });
+        now(committer.shutdown()).unwrap();
+        let mut store = store;
+        let rows = store.rows("event", 0, usize::MAX).unwrap();
+        assert_eq!(rows.len(), 1600);
+        for t in 0..8 {
+            let key = format!("t{t}");
+            assert_eq!(
+                store.read("last", &key).unwrap(),
+                Some(199u32.to_be_bytes().to_vec())
+            );
+            let mine: Vec<u32> = rows
+                .iter()
+                .filter(|row| row.key == key)
+                .map(|row| u32::from_be_bytes(row.value.clone().try_into().unwrap()))
+                .collect();
+            assert_eq!(mine, (0..200).collect::<Vec<_>>());
+        }
+        assert!(journal.stats().commits < 1600);
+    }
+
+    #[test]
+    fn futures_resolve_only_after_the_commit() {
+        let store = MemoryStore::new();
+        let (_committer, journal, _) =
+            start(FaultyStore::new(store.clone()).slow(Duration::from_millis(150)));
+        let write = KVStore::write(&journal, "monitors", "", "m", vec![1]);
+        let durable = {
+            journal.put("a", "b", vec![2]);
+            journal.durable()
+        };
+        assert!(ready(durable).is_none());
+        now(write).unwrap();
+        assert_eq!(
+            store.clone().read("ldk/monitors/", "m").unwrap(),
+            Some(vec![1])
+        );
+        journal.put("a", "c", vec![3]);
+        now(journal.durable()).unwrap();
+        assert_eq!(store.clone().read("a", "c").unwrap(), Some(vec![3]));
+        // Nothing new: nothing to wait for.
+        assert_eq!(ready(journal.durable()), Some(Ok(())));
+    }
+
+    #[test]
+    fn lazy_removals_neither_delay_nor_overtake() {
+        let store = MemoryStore::new();
+        let (committer, journal, _) = start(store.clone());
+        now(KVStore::write(
+            &journal,
+            "monitor_updates",
+            "c",
+            "1",
+            vec![1],
+        ))
+        .unwrap();
+        let before = journal.stats().commits;
+        assert!(now(KVStore::remove(&journal, "monitor_updates", "c", "1", true)).is_ok());
+        std::thread::sleep(Duration::from_millis(40));
+        assert_eq!(journal.stats().commits, before, "waits for company");
+        assert_eq!(
+            ready(journal.durable()),
+            Some(Ok(())),
+            "nobody waits for it"
+        );
+        assert_eq!(
+            now(KVStore::list(&journal, "monitor_updates", "c")).unwrap(),
+            Vec::<String>::new()
+        );
+        assert!(now(KVStore::read(&journal, "monitor_updates", "c", "1")).is_err());
+        // Put again: the removal came first and must not win.
+        now(KVStore::write(
+            &journal,
+            "monitor_updates",
+            "c",
+            "1",
+            vec![2],
+        ))
+        .unwrap();
+        assert_eq!(
+            store.clone().read("ldk/monitor_updates/c", "1").unwrap(),
+            Some(vec![2])
+        );
+        // A removal that is alone at the end is written by the shutdown.
+        assert!(now(KVStore::remove(&journal, "monitor_updates", "c", "1", true)).is_ok());
+        now(committer.shutdown()).unwrap();
+        assert_eq!(
+            store.clone().read("ldk/monitor_updates/c", "1").unwrap(),
+            None
+        );
+        assert_eq!(journal.stopped(), Some(StoreError::Closed));
+        assert_eq!(now(committer.shutdown()), Err(StoreError::Closed));
+    }
+
+    #[test]
+    fn a_store_error_stops_everything() {
+        for fault in [Fault::Fails, Fault::LosesAnswer, Fault::Torn] {
+            let store = MemoryStore::new();
+            let (committer, journal, _) = start(FaultyStore::new(store.clone()).at(2, fault));
+            let mut watch = journal.watch_stopped();
+            now(KVStore::write(&journal, "monitors", "", "a", vec![1])).unwrap();
+            assert!(now(KVStore::write(&journal, "monitors", "", "b", vec![1])).is_err());
+            now(watch.changed()).unwrap();
+            assert!(matches!(journal.stopped(), Some(StoreError::Failed(_))));
+            // Nothing is acknowledged any more.
+            assert!(now(KVStore::write(&journal, "monitors", "", "c", vec![1])).is_err());
+            assert!(now(KVStore::remove(&journal, "monitors", "", "c", true)).is_err());
+            journal.put("a", "b", vec![]);
+            assert!(now(journal.durable()).is_err());
+            assert!(now(journal.read("a", "b")).is_err());
+            assert!(matches!(
+                now(committer.shutdown()),
+                Err(StoreError::Failed(_))
+            ));
+        }
+    }
+
+    struct Panics;
+    impl Store for Panics {
+        fn load(&mut self) -> Result<Loaded, StoreError> {
+            Ok(Loaded::default())
+        }
+        fn commit(&mut self, _: u64, _: &[Op]) -> Result<(), StoreError> {
+            panic!("a user's store")
+        }
+        fn read(&mut self, _: &str, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(None)
+        }
+        fn rows(&mut self, _: &str, _: u64, _: usize) -> Result<Vec<Row>, StoreError> {
+            Ok(vec![])
+        }
+        fn close(&mut self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panicking_store_leaves_nobody_waiting() {
+        let (committer, journal, _) = start(Panics);
+        journal.put("a", "b", vec![]);
+        assert!(matches!(now(journal.durable()), Err(StoreError::Failed(_))));
+        assert!(now(committer.shutdown()).is_err());
+    }
+
+    #[test]
+    fn the_manager_travels_with_ldks_writes_and_alone_after_a_moment() {
+        let store = MemoryStore::new();
+        let (committer, journal, _) = start(store.clone());
+        let manager = Arc::new(FakeManager::default());
+        committer.attach(manager.clone());
+        // A row alone does not carry a manager that did not change.
+        journal.row("event", "", vec![]);
+        now(journal.durable()).unwrap();
+        assert_eq!(manager_in(&store), None);
+        // LDK's write always does.
+        manager.state.store(1, Ordering::SeqCst);
+        now(KVStore::write(&journal, "monitors", "", "a", vec![])).unwrap();
+        assert_eq!(manager_in(&store), Some(1));
+        // Alone, soon.
+        manager.state.store(2, Ordering::SeqCst);
+        manager.needs.store(true, Ordering::SeqCst);
+        journal.kick();
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(manager_in(&store), Some(1));
+        std::thread::sleep(Duration::from_millis(60));
+        assert_eq!(manager_in(&store), Some(2));
+        // A kick for nothing writes nothing.
+        let commits = journal.stats().commits;
+        journal.kick();
+        std::thread::sleep(Duration::from_millis(60));
+        assert_eq!(journal.stats().commits, commits);
+        manager.state.store(3, Ordering::SeqCst);
+        now(committer.shutdown()).unwrap();
+        assert_eq!(manager_in(&store), Some(3));
+    }
+
+    #[test]
+    fn the_gate_couples_rows_with_the_manager() {
+        let store = MemoryStore::new();
+        let (committer, journal, _) = start(store.clone());
+        let manager = Arc::new(FakeManager::default());
+        committer.attach(manager.clone());
+        let noise = journal.clone();
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = over.clone();
+        let other = std::thread::spawn(move || {
+            while !stop.load(Ordering::SeqCst) {
+                let _ = now(KVStore::write(&noise, "monitors", "", "noise", vec![]));
+            }
+        });
+        for n in 1..=100u64 {
+            let gate = now(journal.gate());
+            journal.row("event", "", vec![]);
+            std::thread::yield_now();
+            manager.state.store(n, Ordering::SeqCst);
+            manager.needs.store(true, Ordering::SeqCst);
+            drop(gate);
+            // At every commit the manager's count is the number of rows. A look between two commits:
+            let last = store.clone().load().unwrap();
+            let rows = last.last_row.get("event").copied().unwrap_or(0);
+            let held = last
+                .live
+                .iter()
+                .find(|(k, _, _)| k == "ldk//")
+                .map(|(_, _, v)| v.clone());
+            let held = held.map_or(0, |v| u64::from_be_bytes(v.try_into().unwrap()));
+            assert_eq!(rows, held);
+        }
+        over.store(true, Ordering::SeqCst);
+        other.join().unwrap();
+    }
+
+    #[test]
+    fn reads_see_what_is_queued() {
+        let store = MemoryStore::new();
+        let (_committer, journal, _) =
+            start(FaultyStore::new(store).slow(Duration::from_millis(20)));
+        journal.put("payment", "h", b"pending".to_vec());
+        assert_eq!(
+            now(journal.read("payment", "h")).unwrap(),
+            Some(b"pending".to_vec())
+        );
+        journal.row("payment", "h", b"done".to_vec());
+        journal.delete("payment", "h");
+        assert_eq!(
+            now(journal.read("payment", "h")).unwrap(),
+            Some(b"done".to_vec())
+        );
+        journal.delete("payment", "x");
+        assert_eq!(now(journal.read("payment", "x")).unwrap(), None);
+        for _ in 0..5 {
+            journal.row("event", "", vec![]);
+        }
+        let rows = now(journal.rows("event", 2, 2)).unwrap();
+        assert_eq!(rows.iter().map(|r| r.seq).collect::<Vec<_>>(), vec![3, 4]);
+        assert_eq!(journal.last_row("event"), 5);
+    }
+
+    #[test]
+    fn ldk_reads_its_keys_after_a_restart() {
+        let dir = TempDir::new();
+        let open = || SqliteStore::open(&dir.path().join("s.sqlite"), Network::Regtest).unwrap();
+        let (committer, journal, boot) = start(open());
+        assert!(boot.new);
+        now(KVStore::write(&journal, "monitors", "", "m", vec![1])).unwrap();
+        now(KVStore::write(
+            &journal,
+            "archived_monitors",
+            "",
+            "old",
+            vec![2],
+        ))
+        .unwrap();
+        journal.put("order", "1", vec![3]);
+        journal.row("event", "", vec![]);
+        now(committer.shutdown()).unwrap();
+
+        let (committer, journal, mut boot) = start(open());
+        assert!(!boot.new);
+        assert_eq!(boot.take("order"), vec![("1".to_owned(), vec![3])]);
+        assert!(boot.live.is_empty());
+        for booted in [false, true] {
+            assert_eq!(
+                now(KVStore::list(&journal, "monitors", "")).unwrap(),
+                vec!["m".to_owned()]
+            );
+            assert_eq!(
+                now(KVStore::read(&journal, "monitors", "", "m")).unwrap(),
+                vec![1]
+            );
+            assert_eq!(
+                now(KVStore::read(&journal, "archived_monitors", "", "old")).unwrap(),
+                vec![2]
+            );
+            let missing = now(KVStore::read(&journal, "monitor_updates", "m", "1")).unwrap_err();
+            assert_eq!(missing.kind(), lightning::io::ErrorKind::NotFound);
+            if !booted {
+                journal.booted();
+            }
+        }
+        assert_eq!(journal.row("event", "", vec![]), 2);
+        drop(committer);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Put(u8, u8),
+        Delete(u8),
+        Lazy(u8),
+        Row(u8),
+        Await,
+        Crash,
+        Shutdown,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0u8..4, any::<u8>()).prop_map(|(k, v)| Step::Put(k, v)),
+            1 => (0u8..4).prop_map(Step::Delete),
+            2 => (0u8..4).prop_map(Step::Lazy),
+            2 => any::<u8>().prop_map(Step::Row),
+            2 => Just(Step::Await),
+            1 => Just(Step::Crash),
+            1 => Just(Step::Shutdown),
+        ];
+        proptest::collection::vec(step, 1..40)
+    }
+
+    type Model = (BTreeMap<String, Vec<u8>>, Vec<u8>);
+
+    fn content(store: &MemoryStore) -> Model {
+        let mut store = store.clone();
+        let live = store
+            .load()
+            .unwrap()
+            .live
+            .into_iter()
+            .map(|(_, key, value)| (key, value))
+            .collect();
+        let rows = store
+            .rows("event", 0, usize::MAX)
+            .unwrap()
+            .into_iter()
+            .map(|row| row.value[0])
+            .collect();
+        (live, rows)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(150))]
+        /// After a crash the store holds a prefix of what was appended, never less than what was acknowledged.
+        #[test]
+        fn what_is_stored_is_a_prefix(steps in steps()) {
+            let store = MemoryStore::new();
+            let (mut committer, mut journal, _) = start(store.clone());
+            let mut history: Vec<Model> = vec![Model::default()];
+            let mut acknowledged = 0;
+            for step in steps {
+                let mut model = history.last().cloned().unwrap();
+                match step {
+                    Step::Put(k, v) => {
+                        drop(KVStore::write(&journal, "p", "s", &k.to_string(), vec![v]));
+                        model.0.insert(k.to_string(), vec![v]);
+                        history.push(model);
+                    }
+                    Step::Delete(k) => {
+                        drop(KVStore::remove(&journal, "p", "s", &k.to_string(), false));
+                        model.0.remove(&k.to_string());
+                        history.push(model);
+                    }
+                    Step::Lazy(k) => {
+                        drop(KVStore::remove(&journal, "p", "s", &k.to_string(), true));
+                        model.0.remove(&k.to_string());
+                        history.push(model);
+                    }
+                    Step::Row(v) => {
+                        let seq = journal.row("event", "", vec![v]);
+                        model.1.push(v);
+                        prop_assert_eq!(seq as usize, model.1.len());
+                        history.push(model);
+                    }
+                    Step::Await => {
+                        // A lazy removal at the end of the queue is not awaited.
+                        journal.put("p", "mark", vec![]);
+                        model.0.insert("mark".into(), vec![]);
+                        history.push(model);
+                        now(journal.durable()).unwrap();
+                        acknowledged = history.len() - 1;
+                    }
+                    Step::Crash | Step::Shutdown => {
+                        if matches!(step, Step::Shutdown) {
+                            now(committer.shutdown()).unwrap();
+                            acknowledged = history.len() - 1;
+                        } else {
+                            let mut stopped = journal.watch_stopped();
+                            drop(committer);
+                            now(stopped.wait_for(Option::is_some)).unwrap();
+                        }
+                        let found = content(&store);
+                        let at = history.iter().rposition(|model| *model == found);
+                        prop_assert!(at.is_some_and(|at| at >= acknowledged), "{:?} in {:?}", found, history);
+                        history = vec![found];
+                        acknowledged = 0;
+                        (committer, journal, _) = start(store.clone());
+                    }
+                }
+            }
+            now(committer.shutdown()).unwrap();
+            prop_assert_eq!(&content(&store), history.last().unwrap());
+        }
+    }
+}

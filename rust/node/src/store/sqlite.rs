@@ -1,0 +1,375 @@
+//! The default store: one SQLite file, one writer, one fsync a commit.
+
+use super::{follows, rows_follow, Loaded, Op, Row, Store, StoreError, ARCHIVE, SCHEMA_VERSION};
+use bitcoin::Network;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Pages in the log before they are moved into the database (32 MB). The manager is rewritten by every
+/// commit: with SQLite's default of 4 MB a checkpoint, and its own fsyncs, would come every few commits.
+const CHECKPOINT_PAGES: u32 = 8192;
+
+const SCHEMA: &str = "
+CREATE TABLE meta(name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL);
+CREATE TABLE kv(kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, UNIQUE(kind, key));
+CREATE TABLE history(kind TEXT NOT NULL, seq INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY(kind, seq));
+CREATE INDEX history_by_key ON history(kind, key, seq);
+";
+const PUT: &str =
+    "INSERT INTO kv(kind, key, value) VALUES(?1, ?2, ?3) ON CONFLICT(kind, key) DO UPDATE SET value = excluded.value";
+const DELETE: &str = "DELETE FROM kv WHERE kind = ?1 AND key = ?2";
+const APPEND: &str = "INSERT INTO history(kind, seq, key, value) VALUES(?1, ?2, ?3, ?4)";
+const SEQ: &str = "UPDATE meta SET value = ?1 WHERE name = 'seq'";
+
+/// A store in one file, `ldkjit.sqlite`, beside its lock.
+pub struct SqliteStore {
+    db: Option<Connection>,
+    seq: u64,
+    last_row: BTreeMap<String, u64>,
+    /// Held for its lock; released last.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens or creates the store of `network` at `path`. Refused while another process has it.
+    pub fn open(path: &Path, network: Network) -> Result<Self, StoreError> {
+        let guard = take_lock(&lock_path(path))?;
+        create_private(path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut db = Connection::open_with_flags(path, flags).map_err(failed)?;
+        let mode: String = db
+            .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+            .map_err(failed)?;
+        if mode != "wal" {
+            return Err(StoreError::Failed(format!(
+                "the file system allows only the journal mode {mode}"
+            )));
+        }
+        db.execute_batch(&format!(
+            "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cell_size_check = ON; \
+             PRAGMA trusted_schema = OFF;"
+        ))
+        .map_err(failed)?;
+        db.set_prepared_statement_cache_capacity(16);
+        prepare_schema(&mut db, network)?;
+        let (seq, last_row) = counters(&db)?;
+        Ok(Self {
+            db: Some(db),
+            seq,
+            last_row,
+            _lock: guard,
+        })
+    }
+
+    fn db(&self) -> Result<&Connection, StoreError> {
+        self.db.as_ref().ok_or(StoreError::Closed)
+    }
+}
+
+impl Store for SqliteStore {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        let mut query = self
+            .db()?
+            .prepare("SELECT kind, key, value FROM kv WHERE kind NOT GLOB ?1")
+            .map_err(failed)?;
+        let live = query
+            .query_map([format!("{ARCHIVE}*")], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .and_then(Iterator::collect)
+            .map_err(failed)?;
+        Ok(Loaded {
+            seq: self.seq,
+            live,
+            last_row: self.last_row.clone(),
+        })
+    }
+
+    fn commit(&mut self, seq: u64, batch: &[Op]) -> Result<(), StoreError> {
+        let db = self.db.as_mut().ok_or(StoreError::Closed)?;
+        follows(self.seq, seq)?;
+        let next = rows_follow(&self.last_row, batch)?;
+        write(db, seq, batch).map_err(failed)?;
+        self.seq = seq;
+        self.last_row
+            .extend(next.into_iter().map(|(kind, seq)| (kind.to_owned(), seq)));
+        Ok(())
+    }
+
+    fn read(&mut self, kind: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let db = self.db()?;
+        let live = db
+            .prepare_cached("SELECT value FROM kv WHERE kind = ?1 AND key = ?2")
+            .and_then(|mut query| query.query_row((kind, key), |row| row.get(0)).optional())
+            .map_err(failed)?;
+        if live.is_some() {
+            return Ok(live);
+        }
+        db.prepare_cached(
+            "SELECT value FROM history WHERE kind = ?1 AND key = ?2 ORDER BY seq DESC LIMIT 1",
+        )
+        .and_then(|mut query| query.query_row((kind, key), |row| row.get(0)).optional())
+        .map_err(failed)
+    }
+
+    fn rows(&mut self, kind: &str, after: u64, limit: usize) -> Result<Vec<Row>, StoreError> {
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.db()?
+            .prepare_cached("SELECT seq, key, value FROM history WHERE kind = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")
+            .and_then(|mut query| {
+                query
+                    .query_map((kind, after, limit), |row| {
+                        Ok(Row { seq: row.get::<_, i64>(0)?.unsigned_abs(), key: row.get(1)?, value: row.get(2)? })
+                    })?
+                    .collect()
+            })
+            .map_err(failed)
+    }
+
+    fn close(&mut self) -> Result<(), StoreError> {
+        match self.db.take() {
+            None => Ok(()),
+            Some(db) => {
+                db.flush_prepared_statement_cache();
+                db.close().map_err(|(_, error)| failed(error))
+            }
+        }
+    }
+}
+
+fn write(db: &mut Connection, seq: u64, batch: &[Op]) -> rusqlite::Result<()> {
+    // Rolled back when dropped without a commit, so that an error half-way leaves nothing behind.
+    let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    for op in batch {
+        match op {
+            Op::Put { kind, key, value } => tx.prepare_cached(PUT)?.execute((kind, key, value))?,
+            Op::Delete { kind, key } => tx.prepare_cached(DELETE)?.execute((kind, key))?,
+            Op::Row {
+                kind,
+                seq,
+                key,
+                value,
+            } => tx.prepare_cached(APPEND)?.execute((
+                kind,
+                i64::try_from(*seq).unwrap_or(i64::MAX),
+                key,
+                value,
+            ))?,
+        };
+    }
+    tx.prepare_cached(SEQ)?.execute([seq.to_string()])?;
+    tx.commit()
+}
+
+fn prepare_schema(db: &mut Connection, network: Network) -> Result<(), StoreError> {
+    let wanted = network.to_string();
+    let tables: i64 = db
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(failed)?;
+    if tables == 0 {
+        let tx = db.transaction().map_err(failed)?;
+        tx.execute_batch(SCHEMA).map_err(failed)?;
+        for (name, value) in [
+            ("version", SCHEMA_VERSION.to_string()),
+            ("network", wanted.clone()),
+            ("seq", "0".to_owned()),
+        ] {
+            tx.execute(
+                "INSERT INTO meta(name, value) VALUES(?1, ?2)",
+                (name, value),
+            )
+            .map_err(failed)?;
+        }
+        tx.commit().map_err(failed)?;
+    }
+    let found: u32 = number(db, "version")?;
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::Version {
+            found,
+            known: SCHEMA_VERSION,
+        });
+    }
+    let found = meta(db, "network")?;
+    if found != wanted {
+        return Err(StoreError::Network { found, wanted });
+    }
+    Ok(())
+}
+
+fn counters(db: &Connection) -> Result<(u64, BTreeMap<String, u64>), StoreError> {
+    let mut query = db
+        .prepare("SELECT kind, max(seq) FROM history GROUP BY kind")
+        .map_err(failed)?;
+    let last_row = query
+        .query_map([], |row| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
+        })
+        .and_then(Iterator::collect)
+        .map_err(failed)?;
+    Ok((number(db, "seq")?, last_row))
+}
+
+fn meta(db: &Connection, name: &str) -> Result<String, StoreError> {
+    let found = db
+        .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })
+        .optional()
+        // A database of something else has no such table.
+        .map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    found.ok_or_else(|| StoreError::Corrupt(format!("{name} is missing")))
+}
+
+fn number<T: std::str::FromStr>(db: &Connection, name: &str) -> Result<T, StoreError> {
+    meta(db, name)?
+        .parse()
+        .map_err(|_| StoreError::Corrupt(format!("{name} is not a number")))
+}
+
+fn failed(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StoreError::Corrupt(error.to_string())
+        }
+        // Another program has the file open past our lock file, which it does not know.
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            StoreError::Locked { pid: None }
+        }
+        _ => StoreError::Failed(error.to_string()),
+    }
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+fn take_lock(path: &Path) -> Result<File, StoreError> {
+    let io = |error: std::io::Error| StoreError::Failed(format!("the lock file: {error}"));
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            // Where locks also bar reading, the holder stays unnamed.
+            let _ = file.take(32).read_to_string(&mut text);
+            return Err(StoreError::Locked {
+                pid: text.trim().parse().ok(),
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(io(error)),
+    }
+    file.set_len(0).map_err(io)?;
+    file.seek(SeekFrom::Start(0)).map_err(io)?;
+    writeln!(file, "{}", std::process::id()).map_err(io)?;
+    Ok(file)
+}
+
+/// Creates the file readable by its owner only; SQLite gives its log the same mode.
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StoreError::Failed(format!("the database file: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::testing::TempDir;
+
+    fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+        SqliteStore::open(path, Network::Regtest)
+    }
+
+    #[test]
+    fn one_holder_at_a_time_and_the_other_is_named() {
+        let dir = TempDir::new();
+        let path = dir.path().join("s.sqlite");
+        let first = open(&path).unwrap();
+        assert_eq!(
+            open(&path).err(),
+            Some(StoreError::Locked {
+                pid: Some(std::process::id())
+            })
+        );
+        drop(first);
+        open(&path).unwrap();
+    }
+
+    #[test]
+    fn later_version_other_network_and_rubbish_are_told_apart() {
+        let dir = TempDir::new();
+        let path = dir.path().join("s.sqlite");
+        drop(open(&path).unwrap());
+        assert!(matches!(
+            SqliteStore::open(&path, Network::Signet).err(),
+            Some(StoreError::Network { .. })
+        ));
+        let db = Connection::open(&path).unwrap();
+        db.execute("UPDATE meta SET value = '99' WHERE name = 'version'", [])
+            .unwrap();
+        drop(db);
+        assert_eq!(
+            open(&path).err(),
+            Some(StoreError::Version {
+                found: 99,
+                known: SCHEMA_VERSION
+            })
+        );
+
+        let path = dir.path().join("rubbish.sqlite");
+        std::fs::write(&path, vec![7u8; 9000]).unwrap();
+        assert!(matches!(open(&path).err(), Some(StoreError::Corrupt(_))));
+
+        let path = dir.path().join("other.sqlite");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("CREATE TABLE t(x)")
+            .unwrap();
+        assert!(matches!(open(&path).err(), Some(StoreError::Corrupt(_))));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_can_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = TempDir::new();
+        let path = dir.path().join("s.sqlite");
+        let mut store = open(&path).unwrap();
+        store
+            .commit(
+                1,
+                &[Op::Put {
+                    kind: "k".into(),
+                    key: "a".into(),
+                    value: vec![1],
+                }],
+            )
+            .unwrap();
+        for name in ["s.sqlite", "s.sqlite-wal"] {
+            let mode = std::fs::metadata(dir.path().join(name))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o077, 0, "{name}");
+        }
+    }
+}

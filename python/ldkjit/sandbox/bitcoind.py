@@ -304,7 +304,7 @@ def _check_closed(loader: Path, folders: list[Path], program: Path, root: Path) 
     """Make sure that the program takes no library from outside the root."""
     libraries = ":".join(map(str, folders))
     listed = _run([loader, "--library-path", libraries, "--list", program], environ=None)
-    used = re.findall(r"(?:=> |^\s+)(/\S+)(?= \(0x)", listed, re.MULTILINE)
+    used = re.findall(r"^\s+(?:\S+ => )?(/.+?) \(0x", listed, re.MULTILINE)
     outside = [path for path in used if not Path(path).is_relative_to(root)]
     if not used or outside or "not found" in listed:
         raise _FetchError(f"{program.name} would use libraries from outside: {outside or listed}")

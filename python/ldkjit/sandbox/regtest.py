@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import shutil
 import signal
@@ -19,6 +20,7 @@ from .rpc import Rpc, RpcError
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
+KILL_TIMEOUT_S = 10.0
 START_ATTEMPTS = 5
 # Coinbase outputs can be spent after this many blocks.
 COINBASE_MATURITY = 100
@@ -112,7 +114,7 @@ class Regtest:
         await self.mine(COINBASE_MATURITY + 1)
 
     async def _launch(self, program: Path, policy: tuple[str, ...]) -> None:
-        rpc_port, block_port, tx_port = _free_ports(3)
+        rpc_port, block_port, tx_port = free_ports(3)
         self.rpc = Rpc(rpc_port, "ldkjit", secrets.token_hex(16))
         self.zmq_block = f"tcp://127.0.0.1:{block_port}"
         self.zmq_tx = f"tcp://127.0.0.1:{tx_port}"
@@ -182,25 +184,38 @@ class Regtest:
             return
         with contextlib.suppress(OSError, RpcError):
             await self.rpc.call("stop", timeout_s=5)
-        end = time.monotonic() + STOP_TIMEOUT_S
-        while self._process.poll() is None and time.monotonic() < end:
-            await asyncio.sleep(0.02)
+        await _ended(self._process, STOP_TIMEOUT_S)
         await self._kill()
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _kill(self) -> None:
-        """End what is left of the process: break the pipe, then kill its own process group."""
+        """End what is left: break the pipe, which is a request; then kill our process group."""
         process, self._process = self._process, None
         if process is None:
             return
         if process.stdin:
             process.stdin.close()
-        for sign in (None, signal.SIGKILL):
-            if sign is not None and process.poll() is None:
-                # The group is the session this object started, and the leader is not yet reaped.
-                with contextlib.suppress(ProcessLookupError):
-                    _kill_group(process.pid, sign)
-            end = time.monotonic() + 10
-            while process.poll() is None and time.monotonic() < end:
-                await asyncio.sleep(0.02)
+        if not await _ended(process, KILL_TIMEOUT_S):
+            # The group is the session started for it, and its leader is not yet reaped.
+            os.killpg(process.pid, signal.SIGKILL)
+            await _ended(process, KILL_TIMEOUT_S)
+
+
+async def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+    """Wait for the end by asking, which needs neither a thread nor a child watcher."""
+    end = time.monotonic() + timeout_s
+    while process.poll() is None:
+        if time.monotonic() > end:
+            return False
+        await asyncio.sleep(0.02)
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback nobody listens on now; bind them soon, and expect to lose the race."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]

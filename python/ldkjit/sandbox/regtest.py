@@ -1,4 +1,4 @@
-"""One bitcoind process on its own regtest chain, which never outlives the Python that started it."""
+"""One bitcoind process on its own regtest chain, which never outlives its Python."""
 
 from __future__ import annotations
 
@@ -92,10 +92,7 @@ class Regtest:
             BitcoindNotFoundError: There is no bitcoind to run.
             BitcoindStartError: It ended or did not answer within a minute.
         """
-        program = self._program or await asyncio.to_thread(find_bitcoind)
-        version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
-        # Knots' own relay policy differs from Core's, and Core rejects the flag.
-        policy = ("-corepolicy=1",) if "Knots" in version else ()
+        program, policy = await asyncio.to_thread(_choose, self._program)
         self.folder = Path(tempfile.mkdtemp(prefix="ldkjit-regtest-"))
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
@@ -142,7 +139,7 @@ class Regtest:
             *self._extra,
         ]
         with (self.folder / "stderr.log").open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220 (a fork and exec: milliseconds)
                 ["/bin/sh", "-c", _WATCHED, "sh", str(program), *flags],
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -200,6 +197,14 @@ class Regtest:
             # The group is the session started for it, and its leader is not yet reaped.
             os.killpg(process.pid, signal.SIGKILL)
             await _ended(process, KILL_TIMEOUT_S)
+
+
+def _choose(program: Path | None) -> tuple[Path, tuple[str, ...]]:
+    """The program, and the flags that only some bitcoinds know."""
+    program = program or find_bitcoind()
+    version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
+    # Knots' own relay policy differs from Core's, and Core rejects the flag.
+    return program, ("-corepolicy=1",) if "Knots" in version else ()
 
 
 async def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:

@@ -108,6 +108,6 @@ def test_pydantic_takes_integers_and_digits_only() -> None:
     assert type(Holder.model_validate({"amount": 5}).amount) is Msat
     assert Holder.model_validate({"amount": "5"}).amount == 5
     assert Holder(amount=sat(1)).model_dump_json() == '{"amount":1000}'
-    for wrong in (5.0, True, "-5", "5.0", "٥", None):
+    for wrong in (5.0, True, "-5", "5.0", "\u0665", None):
         with pytest.raises(ValidationError):
             Holder.model_validate({"amount": wrong})

@@ -11,8 +11,8 @@ import sys
 from typing import Any
 
 import pytest
-from fake import FakeNative
 
+from fake import FakeNative
 from ldkjit import ForkError, InvoiceError, NodeStoppedError, WrongLoopError
 from ldkjit._bridge import Bridge
 
@@ -128,7 +128,8 @@ async def test_a_forked_child_is_refused_and_closes_nothing() -> None:
             code = 0 if native.closed == 0 else 2
         finally:
             os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
     assert await bridge.call("m") == {"method": "m"}
     bridge.close()
 

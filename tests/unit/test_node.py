@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake import FakeNative
 
+from fake import FakeNative
 from ldkjit import (
     Bitcoind,
     Msat,

@@ -35,7 +35,7 @@ async def test_coins_blocks_and_errors(bitcoind: Path) -> None:
             await Rpc(chain.rpc.port, "u", "wrong").call("getblockcount")
         assert caught.value.code == 401
     assert not chain.folder.exists()
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionError):
         await chain.rpc.height()
 
 

@@ -39,7 +39,9 @@ DEFAULT_FUNDS = sat(100_000_000)
 DEFAULT_MENU = (FeeTier(min_fee=sat(2_000), proportional_ppm=4_000, max_payment=sat(5_000_000)),)
 
 
-async def until(look: Callable[[], Awaitable[Value]], what: str, timeout: float = 30.0) -> Value:
+async def until(
+    look: Callable[[], Awaitable[Value | None]], what: str, timeout: float = 30.0
+) -> Value:
     """Look again and again until the answer is true, and return it.
 
     Args:
@@ -99,7 +101,7 @@ class Sandbox:
         self,
         name: str = "node",
         *,
-        funds: Msat = Msat(0),
+        funds: Msat | None = None,
         channels: Sequence[tuple[Node, int]] = (),
         **settings: Any,
     ) -> Node:
@@ -152,7 +154,7 @@ class Sandbox:
     ) -> Node:
         """A funded node that sells channels; ``settings`` are more fields of ``NodeConfig``."""
         service = LspConfig(menu=list(menu), trust=trust)
-        values = {"lsp": service, "accept_channels": True, **settings}
+        values: dict[str, Any] = {"lsp": service, "accept_channels": True, **settings}
         return await self.node(name, funds=funds, **values)
 
     async def wallet(
@@ -188,11 +190,11 @@ class Sandbox:
         await self.mine(CONFIRMATIONS)
 
         async def usable() -> Channel | None:
-            for side in (peer, node):
-                found = [c for c in await side.channels() if c.funding == opened.funding]
-                if not found or not found[0].usable:
-                    return None
-            return found[0]
+            theirs, ours = [
+                next((c for c in await side.channels() if c.funding == opened.funding), None)
+                for side in (peer, node)
+            ]
+            return ours if theirs and theirs.usable and ours and ours.usable else None
 
         return await until(usable, "a channel to become usable")
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -39,7 +40,10 @@ async def test_coins_blocks_and_errors(bitcoind: Path) -> None:
         await chain.rpc.height()
 
 
-async def test_a_program_that_ends_at_once_is_an_error(tmp_path: Path) -> None:
+async def test_a_program_that_ends_at_once_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # its logs are kept
     program = tmp_path / "bitcoind"
     program.write_text("#!/bin/sh\necho out of luck >&2\nexit 1\n")
     program.chmod(0o755)
@@ -47,7 +51,7 @@ async def test_a_program_that_ends_at_once_is_an_error(tmp_path: Path) -> None:
         await Regtest(program).start()
 
 
-def test_it_dies_with_a_python_that_was_killed(bitcoind: Path) -> None:
+def test_it_dies_with_a_python_that_was_killed(bitcoind: Path, tmp_path: Path) -> None:
     program = f"""
 import asyncio, pathlib, time
 from ldkjit.sandbox.regtest import Regtest
@@ -58,7 +62,11 @@ async def main():
     time.sleep(60)
 asyncio.run(main())
 """
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as python:
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as python:
         assert python.stdout is not None
         port = int(python.stdout.readline())
         os.kill(python.pid, signal.SIGKILL)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import sys
 from typing import Annotated
 
 try:
@@ -18,7 +20,11 @@ from ..sandbox import BitcoindNotFoundError, BitcoindStartError
 
 __all__ = ["app"]
 
-app = typer.Typer(help="A Lightning node and JIT-channel service provider.", no_args_is_help=True)
+app = typer.Typer(
+    help="A Lightning node and JIT-channel service provider.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they would show the values of local variables
+)
 
 
 @app.callback()
@@ -44,6 +50,7 @@ def demo(
 
     console = Console(stderr=as_json, quiet=as_json)
     show = Show(console)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
     try:
         report = asyncio.run(Demo(show).run())
     except (BitcoindNotFoundError, BitcoindStartError, LdkJitError, TimeoutError) as error:

@@ -152,10 +152,9 @@ class Demo:
         payment = await self._pay(self.ann, invoice)
         later = await self._only_channel(self.ann)
         self._check("same channel", channel.channel_id, later.channel_id)
-        await self._check_plain_money(self.ann, invoice, amount, payment, before)
-        self._check(
-            "the wallet's channel gained", int(amount), int(later.outbound - channel.outbound)
-        )
+        await self._check_payment(self.ann, invoice, amount, 0, payment, before)
+        gained = int(later.outbound) - int(channel.outbound)
+        self._check("the wallet's channel gained, msat", int(amount), gained)
 
     async def _variable_amount(self) -> None:
         self._begin("4 variable amount")
@@ -182,11 +181,10 @@ class Demo:
             before = await self._payer_outbound()
             channel = await self._only_channel(node)
             payment = await self._pay(node, invoice)
-            await self._check_plain_money(node, invoice, amount, payment, before)
+            await self._check_payment(node, invoice, amount, 0, payment, before)
             later = await self._only_channel(node)
-            self._check(
-                "the wallet's channel gained", int(amount), int(later.outbound - channel.outbound)
-            )
+            gained = int(later.outbound) - int(channel.outbound)
+            self._check("the wallet's channel gained, msat", int(amount), gained)
 
     # Steps
 
@@ -225,18 +223,10 @@ class Demo:
         self._check("the LSP earned, msat", fee, earned)
         channel = await self._only_channel(wallet)
         # What is the wallet's and cannot be spent is its reserve: whole satoshi, at most 1 %.
-        reserve = amount - fee - channel.outbound
-        allowed = max(sat(1_000), sat(channel.capacity_sat // 100))
-        self._check(
-            "the wallet's channel holds it, less its reserve",
-            True,
-            reserve <= allowed and reserve % 1_000 == 0,
-        )
-
-    async def _check_plain_money(
-        self, wallet: Node, invoice: Invoice, amount: Msat, paid: Payment, before: dict[str, Msat]
-    ) -> None:
-        await self._check_payment(wallet, invoice, amount, 0, paid, before)
+        reserve = int(amount) - fee - int(channel.outbound)
+        limit = max(1_000, channel.capacity_sat // 100) * 1_000
+        within = 0 <= reserve <= limit and reserve % 1_000 == 0
+        self._check("the wallet's channel holds it, less its reserve", True, within)
 
     async def _check_payment(
         self,
@@ -252,7 +242,7 @@ class Demo:
         self._check("the wallet received, msat", int(amount) - fee, _plain(got.amount))
         self._check("opening fee, msat", fee, _plain(got.opening_fee) or 0)
 
-        # Outgoing HTLCs leave the payer's channels a moment after its payment is known to have succeeded.
+        # The last commitment is signed a moment after the payment is known to have succeeded.
         spent = int(amount) + int(paid.fee or 0)
 
         async def lost() -> int:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -66,22 +63,19 @@ async def until(
 class Sandbox:
     """A regtest chain and nodes on it, gone at the end: ``async with Sandbox() as box:``.
 
-    Each node has its own store in one temporary folder, kept if the body fails.
+    Each node has its own store in the chain's temporary folder, which is kept if the body fails.
 
     Attributes:
         chain: The bitcoind.
-        folder: Where the nodes keep their stores.
         nodes: Every node made so far, by name.
     """
 
     def __init__(self) -> None:
         self.chain = Regtest()
         self.nodes: dict[str, Node] = {}
-        self.folder = Path()
 
     async def __aenter__(self) -> Sandbox:
         await self.chain.start()
-        self.folder = Path(tempfile.mkdtemp(prefix="ldkjit-sandbox-"))
         return self
 
     async def __aexit__(
@@ -94,8 +88,6 @@ class Sandbox:
             await self.stop_nodes()
         finally:
             await self.chain.stop(keep=kind is not None)
-            if kind is None:
-                shutil.rmtree(self.folder, ignore_errors=True)
 
     async def node(
         self,
@@ -121,7 +113,7 @@ class Sandbox:
         (port,) = free_ports(1)
         values: dict[str, Any] = {
             "network": "regtest",
-            "data_dir": self.folder / name,
+            "data_dir": self.chain.folder / "nodes" / name,
             "chain": Bitcoind(
                 self.chain.rpc.url,
                 user=self.chain.rpc.user,

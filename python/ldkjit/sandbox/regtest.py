@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -17,6 +18,8 @@ from types import TracebackType
 
 from .bitcoind import find_bitcoind
 from .rpc import Rpc, RpcError
+
+_log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
@@ -49,7 +52,7 @@ class Regtest:
     """A bitcoind on regtest with a funded wallet of its own, in a temporary folder.
 
     Use it as ``async with Regtest() as chain:``. The folder is deleted at the end, unless the
-    body failed: then it is kept and its path noted on ``chain.folder``.
+    body failed: then it is kept and logged.
 
     Args:
         program: The bitcoind to run; by default the one :func:`find_bitcoind` finds.
@@ -183,7 +186,9 @@ class Regtest:
             await self.rpc.call("stop", timeout_s=5)
         await _ended(self._process, STOP_TIMEOUT_S)
         await self._kill()
-        if not keep:
+        if keep:
+            _log.warning("kept for inspection: %s", self.folder)
+        else:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _kill(self) -> None:

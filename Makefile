@@ -1,0 +1,92 @@
+# The one entry point, for people and CI: make demo | test | bench | lint | wheel | docs.
+# Every target works from a bare clone: it makes .venv, installs the locked packages, builds.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ldkjit
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+BIN := .venv/bin
+RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
+CARGO_MUTANTS := 27.1.0
+
+.PHONY: help build demo test test-rust test-python bench lint wheel docs interop mutants lock clean
+
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# Stamps are files in .venv, so that removing .venv removes them too.
+.venv/installed: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "ldkjit needs Python 3.10 or newer: make PYTHON=…")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@touch $@
+
+.venv/extension: .venv/installed $(RUST)
+	VIRTUAL_ENV=$(CURDIR)/.venv PATH=$(CURDIR)/$(BIN):$$PATH maturin develop --release --locked --extras cli
+	@touch $@
+
+build: .venv/extension ## build the extension into .venv (the one release profile)
+
+demo: .venv/extension ## five JIT payments on regtest, every millisatoshi checked
+	$(BIN)/ldkjit demo
+
+test: test-rust test-python ## all tests but interop
+
+test-rust:
+	cargo test --locked --release --workspace --features ldkjit-node/faults
+
+test-python: .venv/extension
+	$(BIN)/pytest
+
+bench: .venv/extension ## measure; JSON into benches/results
+	$(BIN)/python benches/run.py
+
+lint: .venv/extension ## format, clippy, ruff, pyright, stubtest
+	cargo fmt --all --check
+	cargo clippy --locked --release --workspace --all-targets --features ldkjit-node/faults -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m mypy.stubtest ldkjit._ldkjit
+
+.venv-wheel/installed: constraints-wheel.txt
+	$(PYTHON) -m venv --clear .venv-wheel
+	.venv-wheel/bin/pip install --quiet --disable-pip-version-check --require-hashes -r constraints-wheel.txt
+	@touch $@
+
+wheel: .venv-wheel/installed ## abi3 wheel for manylinux_2_28 and an sdist that builds, into dist/
+	rm -rf dist
+	PATH=$(CURDIR)/.venv-wheel/bin:$$PATH maturin sdist --out dist
+	@# The wheel is built from the sdist: that proves the sdist.
+	rm -rf $(CACHE)/sdist && mkdir -p $(CACHE)/sdist && tar -xzf dist/*.tar.gz -C $(CACHE)/sdist --strip-components=1
+	cd $(CACHE)/sdist && PATH=$(CURDIR)/.venv-wheel/bin:$$PATH maturin build --release --locked --zig --compatibility manylinux_2_28 --out $(CURDIR)/dist
+	.venv-wheel/bin/auditwheel show dist/*.whl | tee /dev/stderr | grep -q 'manylinux_2_28'
+	$(PYTHON) -m venv --clear $(CACHE)/wheel-check
+	$(CACHE)/wheel-check/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	$(CACHE)/wheel-check/bin/python -c 'import ldkjit; print("imports:", ldkjit.__version__)'
+
+docs: .venv/installed ## build the documentation strictly, into site/
+	$(BIN)/mkdocs build --strict
+
+interop: .venv/extension ## against other implementations
+	$(BIN)/pytest tests/interop
+
+$(CACHE)/tools/bin/cargo-mutants:
+	cargo install --locked --root $(CACHE)/tools --version $(CARGO_MUTANTS) cargo-mutants
+
+mutants: $(CACHE)/tools/bin/cargo-mutants ## mutation tests of the crate that decides
+	PATH=$(CACHE)/tools/bin:$$PATH cargo mutants --package ldkjit-core --cargo-arg=--locked
+
+UV_COMPILE = $(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --upgrade --no-annotate --custom-compile-command 'make lock'
+
+lock: ## renew the locked Python packages
+	$(PYTHON) -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install --quiet --upgrade uv
+	$(UV_COMPILE) pyproject.toml --extra cli --group dev --group docs --output-file constraints.txt
+	$(UV_COMPILE) --group wheel --output-file constraints-wheel.txt
+
+clean: ## remove what was built here; the cache folder stays
+	rm -rf .venv .venv-wheel dist site mutants.out* .pytest_cache .ruff_cache .hypothesis
+	rm -f python/ldkjit/*.so

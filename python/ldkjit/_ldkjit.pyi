@@ -1,0 +1,26 @@
+"""The native module. Private: nothing here is stable; see docs/design/0002-interfaces.md."""
+
+from typing import final
+
+@final
+class Native:
+    """One node's bridge: calls go in as JSON, answers are drained in batches."""
+
+    def __new__(cls) -> Native: ...
+    def fileno(self) -> int:
+        """A descriptor that is readable when ``drain`` has something."""
+
+    def call(self, id: int, method: str, params: str) -> None:
+        """Start a method with JSON parameters; never blocks."""
+
+    def cancel(self, id: int) -> None:
+        """Forget the answer. What moves money is not undone."""
+
+    def drain(self) -> list[tuple[int, int, str]]:
+        """All that is there: (0 result, 1 error or 2 log record; id; JSON)."""
+
+    def close(self) -> None:
+        """End every thread, in bounded time; may be called again."""
+
+def version() -> str:
+    """The version of the Rust side."""

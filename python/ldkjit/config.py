@@ -1,0 +1,386 @@
+"""What a node is told at start: checked when it is written, not when it is used."""
+
+from __future__ import annotations
+
+import os
+import re
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from .amounts import Msat, sat
+from .errors import ConfigError
+
+
+def _between(low: int, high: int, unit: str) -> AfterValidator:
+    """A whole number in a range; the error names both ends, which pydantic's own does not."""
+
+    def check(value: int) -> int:
+        if not low <= value <= high:
+            raise ValueError(f"accepts {low:_} to {high:_} {unit}, not {value:_}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _msat_alias(name: str) -> Any:
+    """Python says ``min_fee``, as the type holds the unit; JSON and TOML say ``min_fee_msat``."""
+    return {
+        "validation_alias": AliasChoices(name, f"{name}_msat"),
+        "serialization_alias": f"{name}_msat",
+    }
+
+
+def _node_id(value: str) -> str:
+    if not re.fullmatch(r"0[23][0-9a-fA-F]{64}", value):
+        raise ValueError("accepts a node id: 66 hex digits that begin with 02 or 03")
+    return value.lower()
+
+
+def _host_port(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and int(port) <= 65_535):
+        raise ValueError('accepts "host:port", the port from 0 to 65535')
+    return value
+
+
+NodeId = Annotated[str, AfterValidator(_node_id)]
+HostPort = Annotated[str, AfterValidator(_host_port)]
+Ppm = Annotated[int, _between(0, 1_000_000, "parts per million")]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        loc_by_alias=False,
+        serialize_by_alias=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+    if not TYPE_CHECKING:  # type checkers shall see the fields as parameters
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                # Without its cause, which could show a password.
+                raise _config_error(type(self).__name__, error) from None
+
+
+def _config_error(owner: str, error: ValidationError) -> ConfigError:
+    problems: dict[str, str] = {}
+    for each in error.errors(include_url=False, include_input=False):
+        field = ".".join(str(part) for part in each["loc"]) or owner
+        message = each["msg"].removeprefix("Value error, ")
+        cause = each.get("ctx", {}).get("error")
+        if isinstance(cause, ConfigError):  # of a nested setting, which has checked itself
+            inner: dict[str, str] = cause.details.get("fields", {})
+            problems.update({f"{field}.{name}": text for name, text in inner.items()})
+            continue
+        if each["type"] == "missing":
+            message = "is required"
+        elif each["type"] == "extra_forbidden":
+            message = "is not a setting"
+        problems[field] = message
+    text = "; ".join(f"{field}: {message}" for field, message in problems.items())
+    return ConfigError(text, details={"fields": problems})
+
+
+class Bitcoind(_Config):
+    """The bitcoind a node follows the chain with.
+
+    Args:
+        url: Its JSON-RPC, e.g. ``"http://127.0.0.1:18443"``; http only: use a tunnel elsewhere.
+        user: The RPC user.
+        password: The RPC password; not shown in ``repr``.
+        poll_ms: How often it is asked for a new block, 10 to 60,000 ms.
+    """
+
+    kind: Literal["bitcoind"] = "bitcoind"
+    url: str
+    user: str
+    password: str = Field(repr=False)
+    poll_ms: Annotated[int, _between(10, 60_000, "ms")] = 1_000
+
+    if TYPE_CHECKING:
+
+        def __init__(self, url: str, *, user: str, password: str, poll_ms: int = ...) -> None: ...
+
+    else:
+
+        def __init__(self, url: str = "", **values: Any) -> None:
+            super().__init__(url=url, **values)
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if not re.fullmatch(r"http://[^/@\s:]+:\d{1,5}/?", value):
+            raise ValueError('accepts "http://host:port", without user and password')
+        return value.rstrip("/")
+
+
+class Lsp(_Config):
+    """An LSP a wallet may buy channels from.
+
+    Args:
+        at: ``"node_id@host:port"``; or give ``node_id`` and ``address`` by name.
+        node_id: The LSP's node id, 66 hex digits.
+        address: Where it listens, ``host:port``.
+        token: Sent with every request for a menu; at most 256 characters.
+        trusted: Whether channels are accepted whose funding transaction is withheld until the
+            payment was claimed. The LSP can then take the payment and never fund the channel.
+        confirmations: How many confirmations of the funding transaction to wait for before a
+            payment is claimed, 0 to 6; with 0 it must be in the mempool.
+        verify_timeout_ms: How long to look for the funding transaction before the payment is
+            failed back, 100 to 600,000 ms.
+    """
+
+    node_id: NodeId
+    address: HostPort
+    token: str | None = Field(default=None, max_length=256, repr=False)
+    trusted: bool = False
+    confirmations: Annotated[int, _between(0, 6, "confirmations")] = 0
+    verify_timeout_ms: Annotated[int, _between(100, 600_000, "ms")] = 20_000
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            at: str | None = None,
+            *,
+            node_id: str = ...,
+            address: str = ...,
+            token: str | None = None,
+            trusted: bool = False,
+            confirmations: int = ...,
+            verify_timeout_ms: int = ...,
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, at: str | None = None, **values: Any) -> None:
+            super().__init__(**(values if at is None else {"at": at, **values}))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """Take ``at`` apart; in TOML and the environment an LSP may be that one string."""
+        values = {"at": value} if isinstance(value, str) else dict(value)
+        if "at" in values:
+            node_id, separator, address = str(values.pop("at")).partition("@")
+            if not separator:
+                raise ValueError('accepts "node_id@host:port"')
+            values |= {"node_id": node_id, "address": address}
+        return values
+
+
+class FeeTier(_Config):
+    """One entry of an LSP's menu.
+
+    The opening fee of a payment is the larger of ``min_fee`` and
+    ``payment * proportional_ppm / 1_000_000``, rounded up to the millisatoshi.
+
+    Args:
+        min_fee: The least opening fee.
+        proportional_ppm: The opening fee as a share of the payment, parts per million.
+        min_payment: The smallest payment, at least 1 msat.
+        max_payment: The largest payment.
+        min_lifetime_blocks: How long the channel stays open at least, blocks after confirmation.
+        max_client_to_self_delay: The longest delay the client may ask for, 144 to 2,016 blocks.
+        valid_for_s: How long an offer can be bought and paid, 600 to 604,800 s.
+    """
+
+    min_fee: Msat = Field(**_msat_alias("min_fee"))
+    proportional_ppm: Ppm
+    min_payment: Msat = Field(default=sat(1), **_msat_alias("min_payment"))
+    max_payment: Msat = Field(default=sat(10_000_000), **_msat_alias("max_payment"))
+    min_lifetime_blocks: Annotated[int, _between(0, 1_000_000, "blocks")] = 2_016
+    max_client_to_self_delay: Annotated[int, _between(144, 2_016, "blocks")] = 2_016
+    valid_for_s: Annotated[int, _between(600, 604_800, "s")] = 3_600
+
+    @model_validator(mode="after")
+    def _check_order(self) -> FeeTier:
+        if not 1 <= self.min_payment <= self.max_payment:
+            raise ValueError("min_payment accepts 1 msat to max_payment")
+        return self
+
+
+class Limits(_Config):
+    """What an LSP risks at most.
+
+    Exposure is what clients could make the LSP lose or lock: channels whose fee is not yet earned,
+    and what is reserved for orders sold and not yet opened.
+
+    Args:
+        max_orders_per_client: Open orders of one client.
+        max_orders: Open orders in all.
+        max_exposure_per_client: Exposure to one client.
+        max_exposure: Exposure in all.
+        max_unclaimed_per_client: Channels of one client whose payment it then failed.
+    """
+
+    max_orders_per_client: Annotated[int, _between(0, 1_000_000, "orders")] = 10
+    max_orders: Annotated[int, _between(0, 10_000_000, "orders")] = 1_000
+    max_exposure_per_client: Msat = Field(
+        default=sat(10_000_000), **_msat_alias("max_exposure_per_client")
+    )
+    max_exposure: Msat = Field(default=sat(100_000_000), **_msat_alias("max_exposure"))
+    max_unclaimed_per_client: Annotated[int, _between(1, 1_000_000, "channels")] = 3
+
+
+class TrustModel(str, Enum):
+    """Who carries the risk until the funding transaction of a sold channel is confirmed."""
+
+    LSP_TRUSTS_CLIENT = "lsp_trusts_client"
+    """The funding transaction is broadcast at once; the client may let the payment fail."""
+    CLIENT_TRUSTS_LSP = "client_trusts_lsp"
+    """The funding transaction is withheld until the client has given up the preimage."""
+
+
+class LspConfig(_Config):
+    """What makes a node an LSP.
+
+    Args:
+        menu: The tiers on sale, cheapest first; 1 to 64.
+        token_menus: Other menus, by the token that opens them.
+        trust: Who trusts whom.
+        limits: What is risked at most.
+        allow: If given, only these clients are served.
+        deny: These clients are never served.
+    """
+
+    menu: list[FeeTier] = Field(max_length=64)
+    token_menus: dict[str, list[FeeTier]] = Field(default_factory=dict)
+    trust: TrustModel = TrustModel.LSP_TRUSTS_CLIENT
+    limits: Limits = Field(default_factory=Limits)
+    allow: list[NodeId] | None = None
+    deny: list[NodeId] = Field(default_factory=list)
+
+
+class NodeConfig(_Config):
+    """A whole node.
+
+    Args:
+        data_dir: The folder of its store and seed; one process at a time.
+        chain: The bitcoind it follows.
+        network: The Bitcoin network.
+        store: ``"sqlite"``, or ``"memory"`` for tests: then everything is lost at the end.
+        mnemonic: 12 to 24 BIP 39 words; by default made at the first start and kept in the store.
+        listen: Addresses to listen on, ``host:port``; port 0 takes a free one.
+        announce: Addresses to announce to the network.
+        alias: A name to announce, at most 32 bytes.
+        lsps: LSPs to buy channels from, in order of preference.
+        lsp: Given, the node sells channels.
+        accept_channels: Whether strangers may open channels to this node.
+        peers: ``node_id@host:port`` to stay connected with.
+        forward_delay_ms: Delay before HTLCs are forwarded, 0 to 10,000 ms: privacy for latency.
+        fee_fallback_sat_per_kw: Fee rate to use where bitcoind has no estimate, 253 to 1,000,000
+            sat per 1000 weight; regtest only.
+        log_level: From which level on records reach the ``ldkjit`` loggers.
+    """
+
+    data_dir: Path
+    chain: Bitcoind
+    network: Literal["bitcoin", "testnet", "testnet4", "signet", "regtest"] = "bitcoin"
+    store: Literal["sqlite", "memory"] = "sqlite"
+    mnemonic: str | None = Field(default=None, repr=False)
+    listen: list[HostPort] = Field(default_factory=list)
+    announce: list[HostPort] = Field(default_factory=list)
+    alias: str = "ldkjit"
+    lsps: list[Lsp] = Field(default_factory=list[Lsp])
+    lsp: LspConfig | None = None
+    accept_channels: bool = False
+    peers: list[str] = Field(default_factory=list)
+    forward_delay_ms: Annotated[int, _between(0, 10_000, "ms")] = 0
+    fee_fallback_sat_per_kw: (
+        Annotated[int, _between(253, 1_000_000, "sat per 1000 weight")] | None
+    ) = None
+    log_level: Literal["error", "warn", "info", "debug", "trace", "gossip"] = "info"
+
+    @field_validator("alias")
+    @classmethod
+    def _check_alias(cls, value: str) -> str:
+        if len(value.encode()) > 32:
+            raise ValueError("accepts at most 32 bytes of UTF-8")
+        return value
+
+    @field_validator("mnemonic")
+    @classmethod
+    def _check_mnemonic(cls, value: str | None) -> str | None:
+        if value is not None and len(value.split()) not in (12, 15, 18, 21, 24):
+            raise ValueError("accepts 12, 15, 18, 21 or 24 words")
+        return value
+
+    @field_validator("peers")
+    @classmethod
+    def _check_peers(cls, value: list[str]) -> list[str]:
+        for each in value:
+            node_id, _, address = each.partition("@")
+            _node_id(node_id)
+            _host_port(address)
+        return value
+
+    @model_validator(mode="after")
+    def _check_fallback(self) -> NodeConfig:
+        if self.fee_fallback_sat_per_kw is not None and self.network != "regtest":
+            raise ValueError("fee_fallback_sat_per_kw: accepts a value on regtest only")
+        return self
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str] | None = None) -> NodeConfig:
+        """Read the configuration from a TOML file and ``LDKJIT_…`` variables, which win.
+
+        Nested settings are written with two underscores: ``LDKJIT_CHAIN__PASSWORD``.
+
+        Args:
+            file: The TOML file; None reads the environment alone.
+
+        Raises:
+            ConfigError: The file cannot be read, or a setting is missing or out of range.
+        """
+        values: dict[str, Any] = {}
+        if file is not None:
+            try:
+                Path(file).open("rb").close()  # the reader below takes a missing file for empty
+                values = TomlConfigSettingsSource(_Settings, Path(file))()
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"{os.fspath(file)}: {error}") from error
+        loaded = _Settings(**values)
+        return cls(**{name: getattr(loaded, name) for name in loaded.model_fields_set})
+
+
+class _Settings(NodeConfig, BaseSettings):
+    """The one class that looks at the environment, so that writing a NodeConfig never does."""
+
+    model_config = SettingsConfigDict(env_prefix="LDKJIT_", env_nested_delimiter="__")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment first, then the file's values, which come by ``__init__``."""
+        return env_settings, init_settings

@@ -1,0 +1,279 @@
+"""Every error ldkjit raises: one class per code, with its fields, below ``LdkJitError``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+class LdkJitError(Exception):
+    """The root of all errors of this package.
+
+    Args:
+        message: For people. May be shown, should not be parsed.
+        retryable: Whether the same call may succeed later without anything being changed.
+        details: The fields of the error.
+
+    Attributes:
+        code: Stable and machine-readable, e.g. ``"insufficient_funds"``.
+        message: As given.
+        retryable: As given.
+        details: As given, never None.
+    """
+
+    code: str = "internal"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retryable = retryable
+        self.details: dict[str, Any] = dict(details or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would drop what is given by keyword.
+        return _rebuild, (type(self), self.code, self.message, self.retryable, self.details)
+
+
+class ConfigError(LdkJitError, ValueError):
+    """The configuration cannot be used; the message names each field and what it accepts."""
+
+    code = "config"
+
+
+class AmountError(LdkJitError, ValueError):
+    """Not an amount, or one out of range."""
+
+    code = "amount"
+
+
+class AddressError(LdkJitError):
+    """A Bitcoin address is malformed or of another network."""
+
+    code = "address"
+
+
+class InvoiceError(LdkJitError):
+    """An invoice cannot be used."""
+
+    code = "invoice"
+
+    @property
+    def why(self) -> str | None:
+        """``expired``, ``already_paid``, ``wrong_network`` or ``malformed``."""
+        return self.details.get("why")
+
+
+class _ShortageError(LdkJitError):
+    """Less is there than is needed."""
+
+    @property
+    def needed_msat(self) -> int:
+        """What is needed, msat."""
+        return int(self.details.get("needed_msat", 0))
+
+    @property
+    def available_msat(self) -> int:
+        """What is there, msat."""
+        return int(self.details.get("available_msat", 0))
+
+
+class InsufficientFundsError(_ShortageError):
+    """There are too few coins or too little balance."""
+
+    code = "insufficient_funds"
+
+
+class InboundCapacityError(_ShortageError):
+    """The channels cannot receive this much, and no channel may be bought."""
+
+    code = "inbound_capacity"
+
+
+class ChainError(LdkJitError):
+    """The chain source (bitcoind) failed or cannot be believed."""
+
+    code = "chain"
+
+    @property
+    def why(self) -> str | None:
+        """``unreachable``, ``auth``, ``wrong_network``, ``lying`` or ``behind``."""
+        return self.details.get("why")
+
+
+class StoreError(LdkJitError):
+    """The store failed. The node stops: it never goes on unsaved."""
+
+    code = "store"
+
+
+class StoreLockedError(StoreError):
+    """Another process has the store open."""
+
+    code = "store_locked"
+
+    @property
+    def pid(self) -> int | None:
+        """The process that holds it, if known."""
+        return self.details.get("pid")
+
+
+class StoreCorruptError(StoreError):
+    """What is stored cannot be read as what it should be."""
+
+    code = "store_corrupt"
+
+
+class StoreVersionError(StoreError):
+    """The store was written by a later release."""
+
+    code = "store_version"
+
+
+class StoreNetworkError(StoreError):
+    """The store belongs to another network."""
+
+    code = "store_network"
+
+
+class PeerError(LdkJitError):
+    """A peer could not be reached or broke the connection."""
+
+    code = "peer"
+
+
+class LspError(LdkJitError):
+    """A channel could not be bought."""
+
+    code = "lsp"
+
+
+class LspUnreachableError(LspError):
+    """The LSP could not be reached."""
+
+    code = "lsp_unreachable"
+
+
+class LspRefusedError(LspError):
+    """The LSP answered with an error of its own."""
+
+    code = "lsp_refused"
+
+    @property
+    def lsp_code(self) -> int | None:
+        """The error code of the LSPS specification."""
+        return self.details.get("lsp_code")
+
+    @property
+    def lsp_message(self) -> str:
+        """The LSP's words. They come from a stranger: escape them before showing them."""
+        return str(self.details.get("lsp_message", ""))
+
+
+class OpeningFeeError(LspError):
+    """The LSP asks for more than the caller allows."""
+
+    code = "lsp_fee"
+
+    @property
+    def quoted_msat(self) -> int:
+        """What the LSP asks for, msat."""
+        return int(self.details.get("quoted_msat", 0))
+
+    @property
+    def max_msat(self) -> int:
+        """What the caller allows, msat."""
+        return int(self.details.get("max_msat", 0))
+
+
+class LspTrustError(LspError):
+    """The LSP asks for trust its configuration does not grant."""
+
+    code = "lsp_trust"
+
+
+class NoLspError(LspError):
+    """No LSP is configured that could serve this."""
+
+    code = "no_lsp"
+
+
+class PaymentError(LdkJitError):
+    """A payment could not be sent or has failed for good."""
+
+    code = "payment"
+
+
+class TimeoutError_(LdkJitError, TimeoutError):  # noqa: N801, N818 (it is a TimeoutError too)
+    """The time the caller allowed is over; what was waited for may still happen."""
+
+    code = "timeout"
+
+
+class NotFoundError(LdkJitError, LookupError):
+    """There is no such payment, channel or peer."""
+
+    code = "not_found"
+
+
+class NodeStoppedError(LdkJitError):
+    """The node is stopped, or was never started."""
+
+    code = "stopped"
+
+
+class ForkError(LdkJitError):
+    """The process was forked: the node belongs to the parent."""
+
+    code = "fork"
+
+
+class WrongLoopError(LdkJitError):
+    """The node was started in another event loop; it answers only there."""
+
+    code = "wrong_loop"
+
+
+class InternalError(LdkJitError):
+    """A defect of ldkjit. Please report it."""
+
+    code = "internal"
+
+
+def _tree(root: type[LdkJitError]) -> dict[str, type[LdkJitError]]:
+    found = {each.code: each for each in root.__subclasses__() if not each.__name__.startswith("_")}
+    for each in root.__subclasses__():
+        found.update(_tree(each))
+    return found
+
+
+_BY_CODE = _tree(LdkJitError)
+
+
+def _rebuild(
+    kind: type[LdkJitError], code: str, message: str, retryable: bool, details: dict[str, Any]
+) -> LdkJitError:
+    error = kind(message, retryable=retryable, details=details)
+    error.code = code
+    return error
+
+
+def from_native(text: str) -> LdkJitError:
+    """Make the error that the native module describes in JSON.
+
+    An unknown code (a later native module) becomes a plain ``LdkJitError`` that keeps it.
+    """
+    told = json.loads(text)
+    return _rebuild(
+        _BY_CODE.get(told["code"], LdkJitError),
+        told["code"],
+        told["message"],
+        bool(told.get("retryable", False)),
+        told.get("details") or {},
+    )

@@ -1,0 +1,175 @@
+"""What happens to a node: one class per event, told apart by ``type`` or by ``match``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter
+
+from .amounts import Msat
+from .models import Model, Time
+
+
+class EventBase(Model):
+    """What every event has. What the node tells beyond a class's fields is kept as attributes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    at: Time = Field(validation_alias="at_ms")
+
+
+class PaymentReceived(EventBase):
+    """A payment was claimed: the money is here."""
+
+    type: Literal["payment_received"] = "payment_received"
+    payment_hash: str
+    amount: Msat = Field(validation_alias="amount_msat")
+    """After the opening fee."""
+    opening_fee: Msat | None = Field(default=None, validation_alias="opening_fee_msat")
+
+
+class PaymentSent(EventBase):
+    """A payment arrived: its preimage proves it."""
+
+    type: Literal["payment_sent"] = "payment_sent"
+    payment_hash: str
+    amount: Msat | None = Field(default=None, validation_alias="amount_msat")
+    fee: Msat | None = Field(default=None, validation_alias="fee_msat")
+    preimage: str | None = None
+
+
+class PaymentFailed(EventBase):
+    """A payment failed for good: nothing was paid."""
+
+    type: Literal["payment_failed"] = "payment_failed"
+    payment_hash: str
+    failure: str | None = None
+
+
+class PaymentForwarded(EventBase):
+    """Somebody's payment went through this node."""
+
+    type: Literal["payment_forwarded"] = "payment_forwarded"
+    fee: Msat | None = Field(default=None, validation_alias="fee_msat")
+    """The routing fee earned, an opening fee not included."""
+
+
+class ChannelPending(EventBase):
+    """A channel has a funding transaction."""
+
+    type: Literal["channel_pending"] = "channel_pending"
+    channel_id: str
+    peer: str | None = None
+
+
+class ChannelReady(EventBase):
+    """A channel can be used."""
+
+    type: Literal["channel_ready"] = "channel_ready"
+    channel_id: str
+    peer: str | None = None
+
+
+class ChannelClosed(EventBase):
+    """A channel was closed."""
+
+    type: Literal["channel_closed"] = "channel_closed"
+    channel_id: str
+    peer: str | None = None
+    reason: str | None = None
+
+
+class JitRefused(EventBase):
+    """This wallet failed a payment back rather than claim it."""
+
+    type: Literal["jit_refused"] = "jit_refused"
+    payment_hash: str | None = None
+    reason: str
+
+
+class OrderSold(EventBase):
+    """This LSP sold a channel."""
+
+    type: Literal["order_sold"] = "order_sold"
+    scid: str | None = None
+    client: str | None = None
+
+
+class OrderChanged(EventBase):
+    """An order of this LSP went on to another state."""
+
+    type: Literal["order_changed"] = "order_changed"
+    scid: str | None = None
+    state: str | dict[str, Any] | None = None
+
+
+class FundingConflict(EventBase):
+    """Another transaction spends the inputs of a funding transaction: that channel may be void."""
+
+    type: Literal["funding_conflict"] = "funding_conflict"
+    channel_id: str | None = None
+
+
+class OnchainReceived(EventBase):
+    """Coins came."""
+
+    type: Literal["onchain_received"] = "onchain_received"
+    txid: str | None = None
+    amount_sat: int | None = None
+
+
+class UnknownEvent(EventBase):
+    """An event of a later native module."""
+
+    type: str
+
+
+_KNOWN = (
+    PaymentReceived,
+    PaymentSent,
+    PaymentFailed,
+    PaymentForwarded,
+    ChannelPending,
+    ChannelReady,
+    ChannelClosed,
+    JitRefused,
+    OrderSold,
+    OrderChanged,
+    FundingConflict,
+    OnchainReceived,
+)
+_TYPES = {str(each.model_fields["type"].default) for each in _KNOWN}
+
+
+def _tag(value: Any) -> str:
+    if isinstance(value, dict):
+        told = cast("dict[str, Any]", value).get("type")
+    else:
+        told = getattr(value, "type", None)
+    return str(told) if told in _TYPES else "unknown"
+
+
+Event = Annotated[
+    Annotated[PaymentReceived, Tag("payment_received")]
+    | Annotated[PaymentSent, Tag("payment_sent")]
+    | Annotated[PaymentFailed, Tag("payment_failed")]
+    | Annotated[PaymentForwarded, Tag("payment_forwarded")]
+    | Annotated[ChannelPending, Tag("channel_pending")]
+    | Annotated[ChannelReady, Tag("channel_ready")]
+    | Annotated[ChannelClosed, Tag("channel_closed")]
+    | Annotated[JitRefused, Tag("jit_refused")]
+    | Annotated[OrderSold, Tag("order_sold")]
+    | Annotated[OrderChanged, Tag("order_changed")]
+    | Annotated[FundingConflict, Tag("funding_conflict")]
+    | Annotated[OnchainReceived, Tag("onchain_received")]
+    | Annotated[UnknownEvent, Tag("unknown")],
+    Discriminator(_tag),
+]
+"""Any event, for ``match``."""
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def parse_event(value: dict[str, Any]) -> Event:
+    """Make the event that the native module describes."""
+    return _EVENT.validate_python(value)

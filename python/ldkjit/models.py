@@ -1,0 +1,249 @@
+"""What a node answers: frozen, typed values. Amounts are ``Msat``, times are UTC datetimes."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from .amounts import Msat
+from .config import TrustModel
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def _from_ms(value: Any) -> Any:
+    # Not left to pydantic, which guesses whether a number is seconds or milliseconds.
+    if isinstance(value, int):
+        return _EPOCH + timedelta(milliseconds=value)
+    return value
+
+
+Time = Annotated[datetime, BeforeValidator(_from_ms)]
+
+
+class Model(BaseModel):
+    """The root of all answers. Fields a later native module adds are ignored."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True
+    )
+
+
+class Status(Model):
+    """How a node stands."""
+
+    node_id: str
+    network: str
+    height: int
+    """Of the best block known."""
+    block_hash: str
+    listening: tuple[str, ...] = ()
+    """``host:port`` of each listener, with the port really taken."""
+    alias: str = ""
+    started_at: Time = Field(validation_alias="started_at_ms")
+
+    @property
+    def address(self) -> str:
+        """``node_id@host:port`` of the first listener.
+
+        Raises:
+            ValueError: The node does not listen.
+        """
+        if not self.listening:
+            raise ValueError("the node does not listen: set NodeConfig.listen")
+        return f"{self.node_id}@{self.listening[0]}"
+
+
+class OnchainBalance(Model):
+    """Coins, in satoshi."""
+
+    confirmed_sat: int
+    unconfirmed_sat: int
+    locked_sat: int
+    """Promised to channels that are being opened."""
+    anchor_reserve_sat: int
+    """Kept to pay for force-closes."""
+    spendable_sat: int
+
+
+class LightningBalance(Model):
+    """What is in channels."""
+
+    outbound: Msat = Field(validation_alias="outbound_msat")
+    """Can be sent."""
+    inbound: Msat = Field(validation_alias="inbound_msat")
+    """Can be received."""
+    claimable: Msat = Field(validation_alias="claimable_msat")
+    """Is this node's in all, if every channel closed now."""
+    depends_on_lsp: Msat = Field(validation_alias="depends_on_lsp_msat")
+    """The share of it in channels not yet confirmed: the LSP could still take it."""
+
+
+class Balances(Model):
+    """Everything a node owns."""
+
+    onchain: OnchainBalance
+    lightning: LightningBalance
+    pending_sweep_sat: int
+    """On its way from closed channels to the wallet."""
+
+
+class FeeRates(Model):
+    """Fee rates in satoshi per 1000 weight."""
+
+    background: int
+    normal: int
+    high: int
+    minimum: int
+
+
+class Peer(Model):
+    """A node this one is, or stays, connected with."""
+
+    node_id: str
+    address: str | None = None
+    inbound: bool
+    connected: bool
+
+
+class Channel(Model):
+    """A channel of this node."""
+
+    channel_id: str
+    user_channel_id: str
+    peer: str
+    funding: str | None = None
+    """``txid:vout``, once there is a funding transaction."""
+    capacity_sat: int
+    outbound: Msat = Field(validation_alias="outbound_msat")
+    inbound: Msat = Field(validation_alias="inbound_msat")
+    outbound_limit: Msat = Field(validation_alias="outbound_limit_msat")
+    """The largest single payment it takes now."""
+    usable: bool
+    """Ready, and its peer is connected."""
+    ready: bool
+    announced: bool
+    confirmations: int = 0
+    confirmations_required: int | None = None
+    short_channel_id: str | int | None = None
+    inbound_scid_alias: str | int | None = None
+    unpaid_order: bool = False
+    """It was sold, and its opening fee is not yet earned."""
+    is_outbound: bool
+    forwarding_fee_base: Msat = Field(default=Msat(0), validation_alias="forwarding_fee_base_msat")
+
+    @property
+    def funding_txid(self) -> str | None:
+        """The id of the funding transaction, once there is one."""
+        return self.funding.partition(":")[0] if self.funding else None
+
+
+class Payment(Model):
+    """A payment in or out. ``pending`` is an open end: never treat it as failed."""
+
+    id: str
+    """The payment hash, hex."""
+    payment_hash: str
+    direction: Literal["in", "out"]
+    kind: Literal["bolt11", "keysend"]
+    status: Literal["pending", "succeeded", "failed"]
+    amount: Msat | None = Field(default=None, validation_alias="amount_msat")
+    """Received: after the opening fee. Sent: without the routing fee."""
+    fee: Msat | None = Field(default=None, validation_alias="fee_msat")
+    """The routing fee paid; only payments sent have one."""
+    opening_fee: Msat | None = Field(default=None, validation_alias="opening_fee_msat")
+    """What the LSP kept for opening the channel; only payments received have one."""
+    preimage: str | None = None
+    failure: str | None = None
+    created_at: Time = Field(validation_alias="created_at_ms")
+    finished_at: Time | None = Field(default=None, validation_alias="finished_at_ms")
+    description: str | None = None
+
+
+class InvoiceData(Model):
+    """What an invoice of this node says. ``Node.receive`` gives it as an ``Invoice``."""
+
+    bolt11: str
+    payment_hash: str
+    amount: Msat | None = Field(default=None, validation_alias="amount_msat")
+    """None: the payer chooses."""
+    description: str = ""
+    expires_at: Time = Field(validation_alias="expires_at_ms")
+    path: Literal["channel", "jit"]
+    """By an open channel, or by one that is opened while the payment waits."""
+    opening_fee: Msat | None = Field(default=None, validation_alias="opening_fee_msat")
+    """What the LSP will keep; None if nothing, or if it depends on the amount paid."""
+    lsp: str | None = None
+    """The LSP's node id, for a jit path."""
+    jit_scid: str | int | None = None
+    trust: TrustModel | None = None
+
+
+class DecodedInvoice(Model):
+    """What anybody's invoice says. All of it was written by a stranger."""
+
+    model_config = ConfigDict(extra="allow")
+
+    payment_hash: str
+    amount: Msat | None = Field(default=None, validation_alias="amount_msat")
+    description: str | None = None
+
+
+class Order(Model):
+    """A channel sold (``Node.orders``) or bought (``Node.client_orders``).
+
+    What the node tells beyond these fields is kept as attributes too.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    scid: str
+    """The jit scid, ``BLOCKxTXxOUTPUT``."""
+    state: str
+    """``sold``, ``collecting``, ``waking``, ``opening``, ``forwarding``, ``paid``, ``owed``,
+    ``expired``, ``failed`` or ``closed``."""
+    reason: str | None = None
+    """Why it failed."""
+    client: str | None = None
+    """The buyer's node id."""
+    size: Msat | None = None
+    """The payment size agreed; None for a variable amount."""
+    trust: TrustModel | None = None
+    fee: Msat | None = None
+    earned: Msat = Msat(0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flatten(cls, value: Any) -> Any:
+        """The native order keeps what was sold in ``terms``, and why it failed in its state."""
+        if not isinstance(value, dict):
+            return value
+        told = dict(cast("dict[str, Any]", value))
+        told = {**told.pop("terms", {}), **told}
+        if isinstance(told.get("state"), dict):
+            told["reason"] = told["state"].get("failed")
+            told["state"] = "failed"
+        return told
+
+
+class LedgerRow(Model):
+    """One row of the ledger: a fee earned, a cost paid, a promise made. Rows are only added."""
+
+    seq: int
+    at: Time = Field(validation_alias="at_ms")
+    entry: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """What it records, e.g. ``order_sold``, ``chain_cost``, ``fee_earned``."""
+        return str(self.entry["kind"])
+
+
+class Stage(Model):
+    """A point in a payment's way through this node."""
+
+    stage: str
+    at_us: int
+    """Microseconds; only differences have a meaning."""

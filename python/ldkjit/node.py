@@ -1,0 +1,456 @@
+"""The node: what an application starts, calls and stops."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from types import TracebackType
+from typing import Any, Literal
+
+from pydantic import PrivateAttr
+
+from ._bridge import Bridge, NativeLike
+from .amounts import Msat
+from .config import NodeConfig
+from .errors import NodeStoppedError, PaymentError, TimeoutError_
+from .events import Event, parse_event
+from .models import (
+    Balances,
+    Channel,
+    DecodedInvoice,
+    FeeRates,
+    InvoiceData,
+    LedgerRow,
+    Order,
+    Payment,
+    Peer,
+    Stage,
+    Status,
+)
+
+_PAGE = 100
+
+
+def _native() -> NativeLike:
+    # Here, not above: what needs no node (config, amounts, sandbox) works before it is built.
+    from ._ldkjit import Native
+
+    return Native()
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1_000))
+
+
+class Invoice(InvoiceData):
+    """An invoice of this node, and how to wait for its payment."""
+
+    _node: Node | None = PrivateAttr(default=None)
+
+    def bound_to(self, node: Node) -> Invoice:
+        """Say which node made it; ``Node`` does so itself."""
+        self._node = node
+        return self
+
+    async def settled(self, timeout: float = 3_600.0) -> Payment:
+        """Wait until it is paid and the payment claimed.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            PaymentError: A payment came and was failed back.
+            TimeoutError_: Nothing came in time; the invoice may still be paid.
+        """
+        if self._node is None:
+            raise NodeStoppedError("this invoice was not made by a node of this program")
+        return await self._node.wait_payment(self.payment_hash, timeout=timeout)
+
+
+class Node:
+    """A Lightning node that lives in this program.
+
+    Use it as ``async with Node(config) as node:``, or call :meth:`start` and :meth:`stop`. Leaving
+    without ``stop`` equals a crash, which is safe. It answers in the event loop and the process it
+    was started in. Every method raises a :class:`LdkJitError`; cancelling one forgets its answer
+    and undoes nothing.
+
+    Args:
+        config: The whole configuration.
+
+    Attributes:
+        config: As given.
+    """
+
+    def __init__(
+        self, config: NodeConfig, *, _make_native: Callable[[], NativeLike] = _native
+    ) -> None:
+        self.config = config
+        self._make_native = _make_native
+        self._bridge: Bridge | None = None
+
+    async def __aenter__(self) -> Node:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> Status:
+        """Start, or start again after :meth:`stop`.
+
+        Raises:
+            ConfigError: The configuration cannot be used.
+            ChainError: bitcoind cannot be reached or is on another network.
+            StoreLockedError: Another process has the store open.
+            StoreError: The store cannot be read.
+        """
+        if self._bridge is not None:
+            return await self.status()
+        bridge = Bridge(self._make_native)
+        try:
+            told = await bridge.call("start", **self.config.model_dump(mode="json"))
+        except BaseException:
+            bridge.close()
+            raise
+        self._bridge = bridge
+        return Status.model_validate(told)
+
+    async def stop(self) -> None:
+        """Disconnect, make everything durable, close the store. Does nothing when stopped."""
+        bridge, self._bridge = self._bridge, None
+        if bridge is None:
+            return
+        try:
+            with contextlib.suppress(NodeStoppedError):
+                await bridge.call("stop")
+        finally:
+            bridge.close()
+
+    async def _call(self, method: str, **params: Any) -> Any:
+        if self._bridge is None:
+            raise NodeStoppedError("the node is not started")
+        return await self._bridge.call(method, **params)
+
+    # What it is and has
+
+    async def status(self) -> Status:
+        """Node id, network, height and listeners."""
+        return Status.model_validate(await self._call("status"))
+
+    async def wait_height(self, height: int, *, timeout: float = 30.0) -> Status:
+        """Wait until the node has seen the block at ``height``; ``timeout`` in seconds.
+
+        Raises:
+            TimeoutError_: It has not in time.
+        """
+        return Status.model_validate(
+            await self._call("wait_height", height=height, timeout_ms=_ms(timeout))
+        )
+
+    async def balances(self) -> Balances:
+        """Coins and channel balances."""
+        return Balances.model_validate(await self._call("balances"))
+
+    async def fee_rates(self) -> FeeRates:
+        """The fee rates in use."""
+        return FeeRates.model_validate(await self._call("fee_rates"))
+
+    # Coins
+
+    async def new_address(self) -> str:
+        """A fresh address of the node's wallet."""
+        return str((await self._call("new_address"))["address"])
+
+    async def send_onchain(
+        self,
+        address: str,
+        amount_sat: int | None,
+        *,
+        fee_rate_sat_per_kw: int | None = None,
+    ) -> str:
+        """Send coins.
+
+        Args:
+            address: Where to, on this network.
+            amount_sat: Satoshi; None sends everything but the reserve for force-closes.
+            fee_rate_sat_per_kw: Satoshi per 1000 weight, at least 253; None estimates.
+
+        Returns:
+            The txid.
+
+        Raises:
+            AddressError: Malformed, or of another network.
+            InsufficientFundsError: There are too few coins.
+        """
+        told = await self._call(
+            "send_onchain",
+            address=address,
+            amount_sat=amount_sat,
+            fee_rate_sat_per_kw=fee_rate_sat_per_kw,
+        )
+        return str(told["txid"])
+
+    # Peers and channels
+
+    async def connect(self, peer: str, *, keep: bool = True) -> None:
+        """Connect to ``node_id@host:port``; ``keep`` reconnects whenever it is lost.
+
+        Raises:
+            PeerError: It cannot be reached.
+        """
+        await self._call("connect", peer=peer, keep=keep)
+
+    async def disconnect(self, node_id: str) -> None:
+        """Disconnect, and stop reconnecting."""
+        await self._call("disconnect", node_id=node_id)
+
+    async def peers(self) -> list[Peer]:
+        """All peers, connected or kept."""
+        return [Peer.model_validate(each) for each in await self._call("peers")]
+
+    async def open_channel(
+        self,
+        peer: str,
+        capacity_sat: int,
+        *,
+        push: Msat | None = None,
+        announce: bool = False,
+        timeout: float = 60.0,
+    ) -> Channel:
+        """Open a channel; returns when its funding transaction is broadcast.
+
+        Args:
+            peer: ``node_id@host:port``.
+            capacity_sat: Its size in satoshi.
+            push: Given to the peer at once.
+            announce: Whether the network may know of it.
+            timeout: Seconds.
+
+        Raises:
+            PeerError: The peer cannot be reached or refuses.
+            InsufficientFundsError: There are too few coins.
+        """
+        told = await self._call(
+            "open_channel",
+            peer=peer,
+            capacity_sat=capacity_sat,
+            push_msat=push or 0,
+            announce=announce,
+            timeout_ms=_ms(timeout),
+        )
+        return Channel.model_validate(told)
+
+    async def close_channel(self, channel_id: str, *, force: bool = False) -> None:
+        """Close a channel, together with the peer, or by ``force`` alone.
+
+        Raises:
+            NotFoundError: There is no such channel.
+        """
+        await self._call("close_channel", channel_id=channel_id, force=force)
+
+    async def channels(self) -> list[Channel]:
+        """All channels that are not closed."""
+        return [Channel.model_validate(each) for each in await self._call("channels")]
+
+    # Payments
+
+    async def receive(
+        self,
+        amount: Msat | None,
+        *,
+        description: str = "",
+        expiry: float = 3_600.0,
+        max_opening_fee: Msat | None = None,
+        jit: Literal["auto", "never", "always"] = "auto",
+        lsp: str | None = None,
+        timeout: float = 30.0,
+    ) -> Invoice:
+        """Make an invoice, buying a channel from an LSP if there is no room for the payment.
+
+        Args:
+            amount: What is to be paid; None lets the payer choose.
+            description: Shown to the payer.
+            expiry: Seconds until it cannot be paid any more; an LSP's offer may end sooner.
+            max_opening_fee: The most the LSP may keep; None sets no limit.
+            jit: ``auto`` buys a channel only if needed.
+            lsp: The node id of a configured LSP; None chooses the cheapest.
+            timeout: Seconds the LSP has for its answers.
+
+        Raises:
+            InboundCapacityError: No room, and ``jit`` is ``never``.
+            NoLspError: No LSP is configured, or none sells such a channel.
+            OpeningFeeError: The LSP asks for more than ``max_opening_fee``.
+            LspError: The LSP is unreachable, refuses, or asks for trust it does not have.
+        """
+        told = await self._call(
+            "receive",
+            amount_msat=amount,
+            description=description,
+            expiry_s=max(1, round(expiry)),
+            max_opening_fee_msat=max_opening_fee,
+            jit=jit,
+            lsp=lsp,
+            timeout_ms=_ms(timeout),
+        )
+        return self._invoice(told)
+
+    async def invoice(self, payment_hash: str) -> Invoice:
+        """An invoice made before, also before a restart.
+
+        Raises:
+            NotFoundError: There is none with this hash.
+        """
+        return self._invoice(await self._call("invoice", payment_hash=payment_hash))
+
+    def _invoice(self, told: Any) -> Invoice:
+        return Invoice.model_validate(told).bound_to(self)
+
+    async def decode(self, bolt11: str) -> DecodedInvoice:
+        """Read anybody's invoice.
+
+        Raises:
+            InvoiceError: It is malformed or of another network.
+        """
+        return DecodedInvoice.model_validate(await self._call("decode", bolt11=bolt11))
+
+    async def pay(
+        self,
+        bolt11: str,
+        *,
+        amount: Msat | None = None,
+        max_fee: Msat | None = None,
+        retry: float = 60.0,
+        timeout: float = 120.0,
+    ) -> Payment:
+        """Pay an invoice and wait for the outcome. Paying one twice does not pay twice.
+
+        Args:
+            bolt11: The invoice.
+            amount: Only for an invoice without one.
+            max_fee: The most routing may cost.
+            retry: Seconds in which other routes are tried.
+            timeout: Seconds to wait for the outcome.
+
+        Raises:
+            InvoiceError: It cannot be paid: expired, paid already, another network, malformed.
+            PaymentError: It failed for good.
+            TimeoutError_: No outcome in time: it is still on its way, see :meth:`wait_payment`.
+        """
+        told = await self._call(
+            "pay",
+            bolt11=bolt11,
+            amount_msat=amount,
+            max_fee_msat=max_fee,
+            retry_s=max(0, round(retry)),
+        )
+        return await self.wait_payment(told["id"], timeout=timeout)
+
+    async def keysend(
+        self,
+        node_id: str,
+        amount: Msat,
+        *,
+        max_fee: Msat | None = None,
+        retry: float = 60.0,
+        timeout: float = 120.0,
+    ) -> Payment:
+        """Pay a node without an invoice, and wait for the outcome.
+
+        Arguments and errors are those of :meth:`pay`.
+        """
+        told = await self._call(
+            "keysend",
+            node_id=node_id,
+            amount_msat=amount,
+            max_fee_msat=max_fee,
+            retry_s=max(0, round(retry)),
+        )
+        return await self.wait_payment(told["id"], timeout=timeout)
+
+    async def payment(self, payment_hash: str) -> Payment:
+        """How a payment stands now.
+
+        Raises:
+            NotFoundError: There is none with this hash.
+        """
+        return Payment.model_validate(await self._call("payment", id=payment_hash))
+
+    async def wait_payment(self, payment_hash: str, *, timeout: float = 120.0) -> Payment:
+        """Wait until a payment, in or out, has succeeded; ``timeout`` in seconds.
+
+        Raises:
+            PaymentError: It failed for good.
+            TimeoutError_: It is still pending.
+        """
+        told = await self._call("wait_payment", id=payment_hash, timeout_ms=_ms(timeout))
+        payment = Payment.model_validate(told)
+        if payment.status == "failed":
+            raise PaymentError(
+                f"the payment failed: {payment.failure or 'no reason is known'}",
+                details={"payment_hash": payment_hash, "failure": payment.failure},
+            )
+        if payment.status == "pending":
+            raise TimeoutError_(
+                "the payment is still pending",
+                retryable=True,
+                details={"payment_hash": payment_hash},
+            )
+        return payment
+
+    async def payments(self, *, after: int = 0) -> AsyncGenerator[Payment, None]:
+        """All finished payments, oldest first. ``after`` skips that many places of the history."""
+        async for item in self._pages("payments", after):
+            yield Payment.model_validate(item)
+
+    async def pending_payments(self) -> list[Payment]:
+        """All payments whose outcome is not known yet."""
+        told = await self._call("payments", pending=True)
+        return [Payment.model_validate(each) for each in told["items"]]
+
+    async def timeline(self, payment_hash: str) -> list[Stage]:
+        """Where the time of a payment went on this node, in order."""
+        told = await self._call("timeline", payment_hash=payment_hash)
+        return [Stage.model_validate(each) for each in told]
+
+    # What happens
+
+    async def events(self, consumer: str = "default") -> AsyncGenerator[Event, None]:
+        """Every event, at least once: asking for the next one acknowledges the last.
+
+        Args:
+            consumer: Each name has its own place in the history, kept across restarts. Use one
+                name in one place at a time.
+        """
+        while True:
+            told = await self._call("next_event", consumer=consumer)
+            yield parse_event(told["event"])
+            await self._call("ack_event", consumer=consumer, seq=told["seq"])
+
+    # The service, and its books
+
+    async def orders(self) -> list[Order]:
+        """The channels this LSP has sold and not yet archived."""
+        return [Order.model_validate(each) for each in await self._call("orders")]
+
+    async def client_orders(self) -> list[Order]:
+        """The channels this wallet has bought and not yet archived."""
+        return [Order.model_validate(each) for each in await self._call("client_orders")]
+
+    async def ledger(self, *, after: int = 0) -> AsyncGenerator[LedgerRow, None]:
+        """Every row of the ledger after the one numbered ``after``, oldest first."""
+        async for item in self._pages("ledger", after):
+            yield LedgerRow.model_validate(item)
+
+    async def _pages(self, method: str, after: int) -> AsyncGenerator[Any, None]:
+        place: int | None = after
+        while place is not None:
+            told = await self._call(method, after=place, limit=_PAGE)
+            for item in told["items"]:
+                yield item
+            place = told["next"] if told["items"] else None

@@ -1,0 +1,184 @@
+"""A configuration is checked when it is written; errors name the field and what it accepts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ldkjit import (
+    Bitcoind,
+    ConfigError,
+    FeeTier,
+    Limits,
+    Lsp,
+    LspConfig,
+    Msat,
+    NodeConfig,
+    TrustModel,
+    sat,
+)
+
+ID = "02" + "ab" * 32
+CHAIN = Bitcoind("http://127.0.0.1:18443", user="u", password="secret-p")
+
+
+def _fields(error: ConfigError) -> dict[str, str]:
+    return error.details["fields"]
+
+
+def test_it_becomes_the_json_of_the_bridge() -> None:
+    config = NodeConfig(
+        network="regtest",
+        data_dir=Path("wallet"),
+        chain=CHAIN,
+        lsps=[Lsp(f"{ID}@127.0.0.1:9735", token="t", trusted=True)],
+        lsp=LspConfig(
+            menu=[FeeTier(min_fee=sat(2_000), proportional_ppm=4_000)],
+            trust=TrustModel.CLIENT_TRUSTS_LSP,
+            limits=Limits(max_exposure=sat(5)),
+        ),
+    )
+    told = json.loads(config.model_dump_json())
+    assert told == config.model_dump(mode="json")
+    assert told["data_dir"] == "wallet"
+    assert told["chain"] == {
+        "kind": "bitcoind",
+        "url": "http://127.0.0.1:18443",
+        "user": "u",
+        "password": "secret-p",
+        "poll_ms": 1_000,
+    }
+    assert told["lsps"][0] == {
+        "node_id": ID,
+        "address": "127.0.0.1:9735",
+        "token": "t",
+        "trusted": True,
+        "confirmations": 0,
+        "verify_timeout_ms": 20_000,
+    }
+    assert told["lsp"]["trust"] == "client_trusts_lsp"
+    assert told["lsp"]["limits"]["max_exposure_msat"] == 5_000
+    assert set(told["lsp"]["menu"][0]) == {
+        "min_fee_msat",
+        "proportional_ppm",
+        "min_payment_msat",
+        "max_payment_msat",
+        "min_lifetime_blocks",
+        "max_client_to_self_delay",
+        "valid_for_s",
+    }
+    assert NodeConfig.model_validate(told) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "accepted"),
+    [
+        ({"proportional_ppm": 1_000_001}, "proportional_ppm", "0 to 1_000_000"),
+        ({"proportional_ppm": -1}, "proportional_ppm", "0 to 1_000_000"),
+        ({"valid_for_s": 599}, "valid_for_s", "600 to 604_800 s"),
+        ({"max_client_to_self_delay": 2_017}, "max_client_to_self_delay", "144 to 2_016"),
+        ({"min_fee": 1.5}, "min_fee", "whole numbers"),
+        ({"min_fee": -1}, "min_fee", "0…"),
+        ({"min_payment": sat(3), "max_payment": sat(2)}, "FeeTier", "1 msat to max_payment"),
+        ({"colour": "red"}, "colour", "is not a setting"),
+    ],
+)
+def test_a_tier_names_what_is_wrong(values: dict[str, Any], field: str, accepted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        FeeTier(**{"min_fee": sat(1), "proportional_ppm": 0, **values})
+    assert list(_fields(caught.value)) == [field]
+    assert accepted in _fields(caught.value)[field]
+    assert field in str(caught.value)
+
+
+def test_every_problem_is_named_with_its_path() -> None:
+    with pytest.raises(ConfigError) as caught:
+        NodeConfig(**{"chain": {"url": "http://h:1"}, "lsp": {"menu": [{"proportional_ppm": 0}]}})
+    assert set(_fields(caught.value)) == {
+        "data_dir",
+        "chain.user",
+        "chain.password",
+        "lsp.menu.0.min_fee",
+    }
+
+
+@pytest.mark.parametrize("url", ["ftp://h:1", "http://h", "http://u:p@h:1", "https://h:1", ""])
+def test_only_a_plain_url_is_taken(url: str) -> None:
+    with pytest.raises(ConfigError, match="http://host:port"):
+        Bitcoind(url, user="u", password="p")
+
+
+@pytest.mark.parametrize("at", ["", "x", f"{ID}@", f"{ID}@host", f"{ID}@host:70000", f"04{ID}@h:1"])
+def test_an_lsp_needs_a_node_id_and_an_address(at: str) -> None:
+    with pytest.raises(ConfigError):
+        Lsp(at)
+
+
+def test_secrets_are_not_shown() -> None:
+    config = NodeConfig(
+        data_dir=Path("x"),
+        chain=CHAIN,
+        mnemonic="abandon " * 11 + "about",
+        lsps=[Lsp(f"{ID}@h:1", token="secret-t")],
+    )
+    for secret in ("secret", "abandon"):
+        assert secret not in repr(config)
+        assert secret not in str(config)
+    with pytest.raises(ConfigError) as caught:
+        Bitcoind("nonsense", user="u", password="secret-p")
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        CHAIN.user = "other"  # pyright: ignore
+
+
+def test_a_fallback_fee_is_for_regtest_only() -> None:
+    with pytest.raises(ConfigError, match="regtest only"):
+        NodeConfig(data_dir=Path("x"), chain=CHAIN, fee_fallback_sat_per_kw=300)
+
+
+def test_toml_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(
+        f"""
+        data_dir = "wallet"
+        network = "regtest"
+        lsps = ["{ID}@h:1"]
+        [chain]
+        url = "http://127.0.0.1:1"
+        user = "u"
+        [lsp]
+        trust = "client_trusts_lsp"
+        [[lsp.menu]]
+        min_fee_msat = 1000
+        proportional_ppm = 1
+        """
+    )
+    monkeypatch.setenv("LDKJIT_CHAIN__PASSWORD", "from-environment")
+    monkeypatch.setenv("LDKJIT_NETWORK", "signet")
+    monkeypatch.setenv("LDKJIT_LSP__LIMITS__MAX_EXPOSURE", "5000")
+    config = NodeConfig.load(file)
+    assert type(config) is NodeConfig
+    assert config.chain.password == "from-environment"
+    assert config.network == "signet"
+    assert config.lsps == [Lsp(f"{ID}@h:1")]
+    assert config.lsp is not None
+    assert config.lsp.limits.max_exposure == Msat(5_000)
+    assert config.lsp.menu[0].min_fee == sat(1)
+    # Writing a configuration never looks at the environment.
+    assert NodeConfig(data_dir=Path("x"), chain=CHAIN).network == "bitcoin"
+
+
+def test_an_unusable_file_is_a_config_error(tmp_path: Path) -> None:
+    for name, text in (("none.toml", None), ("bad.toml", "= 1"), ("empty.toml", "")):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        with pytest.raises(ConfigError):
+            NodeConfig.load(tmp_path / name)

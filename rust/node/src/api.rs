@@ -186,7 +186,7 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
             let p: Send = read(params)?;
             let rate = match p.fee_rate_sat_per_kw {
                 Some(rate) => rate,
-                None => node.parts.fees.normal_rate()?,
+                None => node.parts.fees.fresh()?.normal,
             };
             let reserve = node.anchor_reserve_sat();
             let tx = node
@@ -199,7 +199,7 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
         }
         "fee_rates" => {
             let Nothing {} = read(params)?;
-            show(node.parts.fees.rates())
+            show(node.parts.fees.fresh()?)
         }
         "connect" => {
             let p: Connect = read(params)?;

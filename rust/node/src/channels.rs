@@ -134,7 +134,7 @@ impl Node {
         if !self.is_connected(&request.peer) {
             return Err(NodeError::peer("the peer is not connected").retryable());
         }
-        let rate = self.parts.fees.funding_rate()?;
+        let rate = self.parts.fees.fresh()?.normal;
         let reserve = self.anchor_reserve_sat();
         let id = u128::from(self.random_u64());
         let (sender, opened) = oneshot::channel();
@@ -143,7 +143,7 @@ impl Node {
             self.parts
                 .wallet
                 .select_and_lock(id, request.capacity_sat, rate, reserve)?;
-            let mut config = self.user_config;
+            let mut config = self.user_config.clone();
             config.channel_handshake_config.announce_for_forwarding = request.announce;
             config.channel_handshake_config.negotiate_scid_privacy = !request.announce;
             lock(&self.opens).insert(id, sender);

@@ -1,12 +1,14 @@
 //! What a node is told at start, as JSON from Python; every value is checked here once more, whoever wrote it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::Network;
 use ldkjit_core::ids::NodeId;
-use ldkjit_core::menu::TrustModel;
-use ldkjit_core::rules::Rules;
+use ldkjit_core::amount::Msat;
+use ldkjit_core::menu::{FeeTier, TrustModel};
+use ldkjit_core::rules::{Limits, Rules};
 use serde::Deserialize;
 
 use crate::error::NodeError;
@@ -100,6 +102,8 @@ pub struct ServiceLimits {
     pub max_exposure_per_client_msat: u64,
     /// Sold and not yet paid for, in all, msat.
     pub max_exposure_msat: u64,
+    /// Channels opened for one client whose payment it then failed; more are not sold.
+    pub max_unclaimed_per_client: u32,
     /// Requests of one peer that wait for an answer; more are refused with code 1.
     pub max_pending_requests: u32,
 }
@@ -120,10 +124,11 @@ impl Default for ServiceLimits {
             max_channel_sat: 100_000_000,
             forwarding_base_msat: 1_000,
             forwarding_ppm: 0,
-            max_orders_per_client: 100,
-            max_orders: 100_000,
-            max_exposure_per_client_msat: 1_000_000_000_000,
-            max_exposure_msat: 100_000_000_000_000,
+            max_orders_per_client: 10,
+            max_orders: 1_000,
+            max_exposure_per_client_msat: 10_000_000_000,
+            max_exposure_msat: 100_000_000_000,
+            max_unclaimed_per_client: 3,
             max_pending_requests: 10,
         }
     }
@@ -133,9 +138,18 @@ impl Default for ServiceLimits {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LspConfig {
-    /// Prices and who may buy: declarative rules that run in Rust.
-    #[serde(flatten)]
-    pub rules: Rules,
+    /// What is for sale to those without a token.
+    #[serde(default)]
+    pub menu: Vec<FeeTier>,
+    /// What is for sale with a token.
+    #[serde(default)]
+    pub token_menus: BTreeMap<String, Vec<FeeTier>>,
+    /// Only these clients are served; absent: all.
+    #[serde(default)]
+    pub allow: Option<BTreeSet<NodeId>>,
+    /// These clients are not served.
+    #[serde(default)]
+    pub deny: BTreeSet<NodeId>,
     /// Who trusts whom until the funding transaction confirms.
     #[serde(default = "default_trust")]
     pub trust: TrustModel,
@@ -248,6 +262,26 @@ fn check_address(address: &str) -> Result<(), NodeError> {
     Ok(())
 }
 
+impl LspConfig {
+    /// Prices, clients and limits as core's rules.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules {
+            menu: self.menu.clone(),
+            token_menus: self.token_menus.clone(),
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+            limits: Limits {
+                max_orders_per_client: self.limits.max_orders_per_client,
+                max_orders: self.limits.max_orders,
+                max_exposure_per_client_msat: Msat(self.limits.max_exposure_per_client_msat),
+                max_exposure_msat: Msat(self.limits.max_exposure_msat),
+                max_unclaimed_per_client: self.limits.max_unclaimed_per_client,
+            },
+        }
+    }
+}
+
 impl Config {
     /// Reads and checks a configuration.
     ///
@@ -293,7 +327,7 @@ impl Config {
                     "lsp.limits.collect_ms: at least 90000 (J-48)",
                 ));
             }
-            lsp.rules
+            lsp.rules()
                 .validate()
                 .map_err(|e| NodeError::config(format!("lsp: {e}")))?;
         }

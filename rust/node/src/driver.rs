@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bitcoin::block::Header;
 use bitcoin::{Block, BlockHash, Network};
-use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
 use lightning::events::{Event, ReplayEvent};
@@ -56,7 +55,7 @@ pub async fn catch_up(
         })
         .collect();
     let mut listeners: Vec<(BlockHash, &(dyn Listen + Send + Sync))> = vec![
-        (parts.wallet.best_block().hash, &*parts.wallet),
+        (parts.wallet.best_block().block_hash, &*parts.wallet),
         (manager.0, &**manager.1),
         (sweeper.0, &**sweeper.1),
     ];
@@ -189,7 +188,7 @@ async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
             Ok((ChainTip::Better(header), true)) => {
                 node.tip.send_replace(Tip {
                     height: header.height,
-                    hash: header.block_hash,
+                    hash: header.to_best_block().block_hash,
                 });
                 on_block(&node).await;
                 reachable = true;
@@ -342,6 +341,8 @@ async fn keep_fees(node: Arc<Node>) {
     interval.reset();
     loop {
         interval.tick().await;
-        node.parts.fees.refresh(&node.chain).await;
+        if let Err(e) = node.parts.fees.refresh(&*node.chain).await {
+            node.parts.log.warn("fees", format_args!("{e}"));
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::BlockHash;
-use ldkjit_core::ids::{ChannelId, OpenId, PaymentHash};
+use ldkjit_core::ids::{ChannelId, PaymentHash};
 use ldkjit_core::ledger::LedgerEntry;
 use lightning::events::PathFailure;
 use lightning::sign::EntropySource;
@@ -16,13 +16,14 @@ use serde_json::json;
 use tokio::sync::{oneshot, watch, Notify};
 use tokio::task::JoinSet;
 
-use crate::chain::bitcoind::Bitcoind;
+use crate::chain::bitcoind::{Bitcoind, BitcoindConfig};
 use crate::client::Client;
 use crate::commit::Committer;
 use crate::config::{ChainConfig, Config, StoreKind};
 use crate::driver;
 use crate::error::NodeError;
 use crate::events::Events;
+use crate::fees::{FeeConfig, Fees};
 use crate::journal::Journal;
 use crate::keys::{Keys, Seed};
 use crate::ldk::{self, ChainMonitor, ChannelManager, Gossip, Graph, Parts, PeerManager, Scorer, Sweeper};
@@ -136,11 +137,27 @@ impl Node {
             password,
             ..
         } = &config.chain;
-        let chain = Arc::new(Bitcoind::connect(url, user, password, config.network, &log).await?);
-        if config.lsps.iter().any(|lsp| lsp.confirmations == 0) {
-            chain.check_relays().await?;
+        let access = BitcoindConfig {
+            url: url.clone(),
+            user: user.clone(),
+            password: password.clone(),
+        };
+        let chain = Arc::new(Bitcoind::new(&access, config.network)?);
+        chain.check().await?;
+        if config.lsps.iter().any(|lsp| lsp.confirmations == 0) && !chain.relays().await? {
+            return Err(NodeError::chain(
+                "behind",
+                "this bitcoind relays no transactions (blocksonly): an LSP's funding cannot be seen before it confirms; ask for confirmations",
+            ));
         }
-        let fees = crate::fees::Fees::start(&chain, config.network, config.fee_fallback_sat_per_kw, &log).await?;
+        let fees = Arc::new(Fees::new(FeeConfig {
+            fallback: config.fee_fallback_sat_per_kw,
+            ..FeeConfig::default()
+        }));
+        // Without an estimate the node runs, and opens and sends nothing until there is one.
+        if let Err(e) = fees.refresh(&*chain).await {
+            log.warn("fees", format_args!("{e}"));
+        }
         let broadcaster = crate::broadcast::Broadcaster::start(&chain, &runtime, &log);
         let best = chain.best_block().await?;
         let wallet = Wallet::load(seed, config.network, &boot, journal.clone(), best, &log)?;
@@ -164,7 +181,7 @@ impl Node {
         let chain_monitor = ldk::chain_monitor(&parts, persister);
         let (graph, scorer) = ldk::read_graph(&parts, config.network).await?;
         let router = ldk::router(&parts, &graph, &scorer);
-        let best_block = lightning::chain::BestBlock::new(best.hash, best.height);
+        let best_block = best;
         let stored = ldk::read_manager(&parts, &chain_monitor, &router, user_config, &monitors).await?;
         let (manager_block, manager) = stored.unwrap_or_else(|| {
             let manager = ldk::new_manager(
@@ -175,7 +192,7 @@ impl Node {
                 config.network,
                 best_block,
             );
-            (best.hash, manager)
+            (best.block_hash, manager)
         });
         let cm = Arc::new(manager);
         let (sweeper_block, sweeper) = ldk::read_sweeper(&parts, best_block).await?;
@@ -225,7 +242,7 @@ impl Node {
             timeline: Timeline::default(),
             tip: watch::channel(Tip {
                 height: tip.height,
-                hash: tip.block_hash,
+                hash: tip.to_best_block().block_hash,
             })
             .0,
             presence: watch::channel(0).0,
@@ -370,13 +387,6 @@ impl Node {
         }
     }
 
-    /// Stamps the stage of an open on the payment that it is for.
-    pub(crate) fn stamp_open(&self, open: OpenId, stage: &'static str) {
-        if let Some(hash) = self.lsp.as_ref().and_then(|lsp| lsp.payment_of(open)) {
-            self.timeline.stamp(hash, stage);
-        }
-    }
-
     pub(crate) fn note_path_failure(&self, hash: PaymentHash, failure: &PathFailure) {
         use lightning::routing::gossip::NetworkUpdate;
         let stage = match failure {
@@ -491,8 +501,8 @@ fn descriptor_sat(descriptor: &lightning::sign::SpendableOutputDescriptor) -> u6
 
 fn open_store(config: &Config, log: &Arc<Log>) -> Result<(Box<dyn Store>, Seed), NodeError> {
     let store: Box<dyn Store> = match config.store {
-        StoreKind::Memory => Box::new(crate::store::memory::MemoryStore::default()),
-        StoreKind::Sqlite => Box::new(crate::store::sqlite::SqliteStore::open(
+        StoreKind::Memory => Box::new(crate::store::MemoryStore::default()),
+        StoreKind::Sqlite => Box::new(crate::store::SqliteStore::open(
             &config.data_dir,
             config.network,
         )?),

@@ -13,6 +13,7 @@ use lightning::ln::channelmanager::{
     Bolt11PaymentError, PaymentId, RecipientOnionFields, Retry, RetryableSendFailure,
 };
 use lightning::routing::router::{PaymentParameters, RouteParameters, RouteParametersConfig};
+use lightning::sign::EntropySource;
 use lightning::types::payment::PaymentPreimage;
 use lightning_invoice::{Bolt11Invoice, Currency};
 use serde::{Deserialize, Serialize};
@@ -304,7 +305,7 @@ impl Node {
             return Err(NodeError::amount("the amount must be above 0"));
         }
         self.check_outbound(amount)?;
-        let preimage = PaymentPreimage(self.parts.keys.random_bytes());
+        let preimage = PaymentPreimage(self.parts.keys.get_secure_random_bytes());
         let ldk_hash: lightning::types::payment::PaymentHash = preimage.into();
         let payment =
             self.new_payment(PaymentHash(ldk_hash.0), PaymentKind::Keysend, amount, None);

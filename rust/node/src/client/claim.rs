@@ -209,7 +209,7 @@ async fn check_funding(
         else {
             return Funding::Bad(Reason::FundingUnverified);
         };
-        match node.chain.tx_out(&txo.txid, u32::from(txo.index), true).await {
+        match node.chain.tx_out(&txo.into_bitcoin_outpoint(), true).await {
             Err(e) => {
                 node.parts
                     .log
@@ -218,10 +218,10 @@ async fn check_funding(
             }
             Ok(None) => return Funding::NotYet,
             Ok(Some(found)) => {
-                if found.script != expected.script_pubkey {
+                if found.output.script_pubkey != expected.script_pubkey {
                     return Funding::Bad(Reason::FundingWrongScript);
                 }
-                if found.value_sat != expected.value.to_sat() {
+                if found.output.value != expected.value {
                     return Funding::Bad(Reason::FundingWrongValue);
                 }
                 if found.confirmations < confirmations {

@@ -12,7 +12,7 @@ use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::ln::channelmanager::InterceptId;
 use lightning::util::config::UserConfig;
 
-use super::{Service, State, FUNDING};
+use super::{stamp, Service, State, FUNDING};
 use crate::convert;
 use crate::ldk;
 use crate::node::Node;
@@ -151,8 +151,8 @@ fn open_channel(
 ) -> Option<Input> {
     let failed = |why| Some(Input::OpenFailed { open, why });
     let log = &node.parts.log;
-    let rate = match node.parts.fees.funding_rate() {
-        Ok(rate) => rate,
+    let rate = match node.parts.fees.fresh() {
+        Ok(rates) => rates.normal,
         Err(e) => {
             log.error("lsp", format_args!("no channel opened: {e}"));
             return failed(OpenFailure::Other);
@@ -167,7 +167,7 @@ fn open_channel(
         log.error("lsp", format_args!("no coins for a channel: {e}"));
         return failed(OpenFailure::NoCoins);
     }
-    let mut config: UserConfig = node.user_config;
+    let mut config: UserConfig = node.user_config.clone();
     config.channel_handshake_config.announce_for_forwarding = false;
     config.channel_handshake_config.negotiate_scid_privacy = true;
     // J-59: what the client asks of us, not we of it.
@@ -179,7 +179,7 @@ fn open_channel(
     {
         Ok(temporary) => {
             state.temporary.insert(open, temporary);
-            node.stamp_open(open, "open_channel");
+            stamp(node, state, open, "open_channel");
             node.wake.notify_one();
             None
         }

@@ -16,6 +16,7 @@ use ldkjit_core::order::{ChannelView, Env, Input, Order, OrderLimits, State as O
 use ldkjit_core::rules::{Exposure, Rules};
 use ldkjit_core::sizing::Sizing;
 use ldkjit_core::time::Millis;
+use lightning::chain::chaininterface::{ConfirmationTarget, FeeEstimator};
 
 use crate::config::LspConfig;
 use crate::convert;
@@ -101,6 +102,14 @@ pub(crate) fn order_of(open: OpenId) -> Option<Scid> {
     (scid != 0).then_some(Scid(scid))
 }
 
+/// Stamps a stage of an open on the payment that it is for.
+pub(crate) fn stamp(node: &Node, state: &State, open: OpenId, stage: &'static str) {
+    let order = order_of(open).and_then(|scid| state.orders.get(&scid));
+    if let Some(hash) = order.and_then(|o| o.paying) {
+        node.timeline.stamp(hash, stage);
+    }
+}
+
 impl Service {
     /// The service as the store left it.
     ///
@@ -150,7 +159,10 @@ impl Service {
             charge_on_reuse: l.charge_on_reuse,
             ask_policy: false,
             sizing: Sizing {
-                sat_per_kw: node.parts.fees.commitment_rate(),
+                sat_per_kw: node
+                    .parts
+                    .fees
+                    .get_est_sat_per_1000_weight(ConfirmationTarget::AnchorChannelFee),
                 provision_ppm: l.extra_capacity_ppm,
                 provision_sat: l.extra_capacity_sat,
                 min_sat: l.min_channel_sat,

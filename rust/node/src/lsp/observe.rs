@@ -11,7 +11,7 @@ use lightning::events::ClosureReason;
 use lightning::ln::channelmanager::InterceptId;
 use std::collections::BTreeSet;
 
-use super::{order_of, Service, State, FUNDING};
+use super::{order_of, stamp, Service, State, FUNDING};
 use crate::convert;
 use crate::log::now_ms;
 use crate::node::Node;
@@ -226,7 +226,7 @@ impl Service {
             return false;
         };
         let trust = order.terms.trust;
-        node.stamp_open(open, "funding_needed");
+        stamp(node, &state, open, "funding_needed");
         let funded = node
             .parts
             .wallet
@@ -297,8 +297,7 @@ impl Service {
         funding: Outpoint,
     ) -> bool {
         let open = OpenId(open);
-        node.stamp_open(open, "channel_pending");
-        self.with_open(node, open, |_| Input::ChannelPending {
+        self.with_open(node, open, "channel_pending", |_| Input::ChannelPending {
             open,
             channel,
             funding,
@@ -308,8 +307,7 @@ impl Service {
     /// Both have sent `channel_ready`. False if the channel is not an order's.
     pub fn on_channel_ready(&self, node: &Node, open: u128, channel: ChannelId) -> bool {
         let open = OpenId(open);
-        node.stamp_open(open, "channel_ready");
-        self.with_open(node, open, |_| Input::ChannelReady { open, channel })
+        self.with_open(node, open, "channel_ready", |_| Input::ChannelReady { open, channel })
     }
 
     /// A channel, or the attempt to open one, ended. False if it is not an order's.
@@ -321,7 +319,7 @@ impl Service {
         reason: &ClosureReason,
     ) -> bool {
         let open = OpenId(open);
-        self.with_open(node, open, |order| {
+        self.with_open(node, open, "channel_closed", |order| {
             let unfunded = order.open.as_ref().is_some_and(|o| {
                 o.id == open && matches!(o.phase, OpenPhase::Asking | OpenPhase::Granted | OpenPhase::Requested)
             });
@@ -341,6 +339,7 @@ impl Service {
         &self,
         node: &Node,
         open: OpenId,
+        stage: &'static str,
         input: impl FnOnce(&ldkjit_core::order::Order) -> Input,
     ) -> bool {
         let Some(scid) = order_of(open) else {
@@ -351,6 +350,7 @@ impl Service {
             return false;
         };
         let input = input(order);
+        stamp(node, &state, open, stage);
         self.apply(node, &mut state, scid, input);
         true
     }

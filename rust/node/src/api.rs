@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::Deserialize;
 use serde_json::{json, Value};
 
+use crate::chain::SendOutcome;
 use crate::channels::OpenRequest;
 use crate::config::parse_peer;
 use crate::error::NodeError;
@@ -188,14 +189,20 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
                 Some(rate) => rate,
                 None => node.parts.fees.fresh()?.normal,
             };
-            let reserve = node.anchor_reserve_sat();
+            let to = node.parts.wallet.parse_address(&p.address)?;
+            node.set_reserve(0);
             let tx = node
                 .parts
                 .wallet
-                .send(&p.address, p.amount_sat, rate, reserve)?;
+                .send(&to.script_pubkey(), p.amount_sat, rate)?;
             node.parts.journal.durable().await?;
-            let txid = node.parts.broadcaster.send_now(&tx).await?;
-            Ok(json!({ "txid": txid.to_string() }))
+            let txid = tx.compute_txid();
+            match node.parts.broadcaster.broadcast(vec![tx]).await {
+                Some(SendOutcome::Conflict(why) | SendOutcome::Rejected(why)) => Err(
+                    NodeError::chain("lying", format!("{txid} was refused: {why}")),
+                ),
+                _ => Ok(json!({ "txid": txid.to_string() })),
+            }
         }
         "fee_rates" => {
             let Nothing {} = read(params)?;
@@ -333,7 +340,11 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
         }
         "orders" => {
             let Nothing {} = read(params)?;
-            Ok(json!(node.lsp.as_ref().map(|lsp| lsp.orders()).unwrap_or_default()))
+            Ok(json!(node
+                .lsp
+                .as_ref()
+                .map(|lsp| lsp.orders())
+                .unwrap_or_default()))
         }
         "client_orders" => {
             let Nothing {} = read(params)?;

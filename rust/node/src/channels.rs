@@ -135,14 +135,14 @@ impl Node {
             return Err(NodeError::peer("the peer is not connected").retryable());
         }
         let rate = self.parts.fees.fresh()?.normal;
-        let reserve = self.anchor_reserve_sat();
         let id = u128::from(self.random_u64());
         let (sender, opened) = oneshot::channel();
         {
             let _gate = self.parts.journal.gate().await;
+            self.set_reserve(1);
             self.parts
                 .wallet
-                .select_and_lock(id, request.capacity_sat, rate, reserve)?;
+                .select_and_lock(id, request.capacity_sat, rate)?;
             let mut config = self.user_config.clone();
             config.channel_handshake_config.announce_for_forwarding = request.announce;
             config.channel_handshake_config.negotiate_scid_privacy = !request.announce;
@@ -167,7 +167,9 @@ impl Node {
         let channel = match outcome {
             Ok(Ok(Ok(channel))) => channel,
             Ok(Ok(Err(why))) => {
-                return Err(NodeError::peer(format!("the channel was not opened: {why}")))
+                return Err(NodeError::peer(format!(
+                    "the channel was not opened: {why}"
+                )))
             }
             Ok(Err(_)) => return Err(NodeError::stopped("the node is stopping")),
             Err(_) => {
@@ -209,7 +211,7 @@ impl Node {
         let funded = self
             .parts
             .wallet
-            .fund_locked(id, script, value_sat)
+            .fund_locked(id, &script, value_sat)
             .and_then(|tx| {
                 self.cm
                     .funding_transaction_generated(temporary, peer, tx)

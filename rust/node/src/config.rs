@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::Network;
-use ldkjit_core::ids::NodeId;
 use ldkjit_core::amount::Msat;
+use ldkjit_core::ids::NodeId;
 use ldkjit_core::menu::{FeeTier, TrustModel};
 use ldkjit_core::rules::{Limits, Rules};
 use serde::Deserialize;
 
+use crate::chain::bitcoind::BitcoindConfig;
 use crate::error::NodeError;
 
 /// Where the store lives.
@@ -26,20 +27,10 @@ pub enum StoreKind {
 
 /// The chain source.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "lowercase")]
 pub enum ChainConfig {
     /// bitcoind over RPC.
-    Bitcoind {
-        /// `http://host:port`.
-        url: String,
-        /// RPC user.
-        user: String,
-        /// RPC password.
-        password: String,
-        /// How often the tip is asked for, ms.
-        #[serde(default = "default_poll_ms")]
-        poll_ms: u64,
-    },
+    Bitcoind(BitcoindConfig),
 }
 
 /// An LSP this wallet may buy channels from.
@@ -218,9 +209,6 @@ pub struct Config {
 
 fn yes() -> bool {
     true
-}
-fn default_poll_ms() -> u64 {
-    1_000
 }
 fn default_verify_ms() -> u64 {
     30_000

@@ -13,6 +13,8 @@ use lightning_block_sync::init::synchronize_listeners;
 use lightning_block_sync::poll::{ChainPoller, ChainTip, ValidatedBlockHeader};
 use lightning_block_sync::{SpvClient, UnboundedCache};
 
+use ldkjit_core::lsps0::{side_of, Side};
+
 use crate::chain::bitcoind::Bitcoind;
 use crate::config::ChainConfig;
 use crate::error::NodeError;
@@ -91,8 +93,10 @@ impl Listen for Listeners {
     fn filtered_block_connected(&self, header: &Header, txdata: &TransactionData<'_>, height: u32) {
         self.wallet.filtered_block_connected(header, txdata, height);
         self.cm.filtered_block_connected(header, txdata, height);
-        self.monitors.filtered_block_connected(header, txdata, height);
-        self.sweeper.filtered_block_connected(header, txdata, height);
+        self.monitors
+            .filtered_block_connected(header, txdata, height);
+        self.sweeper
+            .filtered_block_connected(header, txdata, height);
     }
 
     fn block_connected(&self, block: &Block, height: u32) {
@@ -113,6 +117,8 @@ impl Listen for Listeners {
 /// Starts every loop of a node.
 pub fn spawn_all(node: &Arc<Node>, tip: ValidatedBlockHeader, inbox: Inbox) {
     node.spawn(drive(Arc::clone(node)));
+    let (broadcaster, chain) = (node.parts.broadcaster.clone(), node.chain.clone());
+    node.spawn(async move { broadcaster.run(&*chain).await });
     node.spawn(follow_chain(Arc::clone(node), tip));
     node.spawn(watch_monitors(Arc::clone(node)));
     node.spawn(read_messages(Arc::clone(node), inbox));
@@ -171,8 +177,8 @@ async fn handle_events(node: &Arc<Node>) {
 
 /// Follows the best chain; what depends on height is looked at after each block.
 async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
-    let ChainConfig::Bitcoind { poll_ms, .. } = &node.config.chain;
-    let pause = Duration::from_millis((*poll_ms).max(10));
+    let ChainConfig::Bitcoind(access) = &node.config.chain;
+    let pause = Duration::from_millis(access.poll_ms.max(10));
     let listeners = Arc::new(Listeners {
         wallet: node.parts.wallet.clone(),
         cm: node.cm.clone(),
@@ -226,7 +232,7 @@ async fn on_block(node: &Arc<Node>) {
     }
     node.look_at_monitors.notify_one();
     node.wake.notify_one();
-    node.parts.broadcaster.on_block(node.height());
+    node.parts.broadcaster.new_block(node.height());
 }
 
 /// Spendable outputs and closes to be paid for. Waits for commits, and so never holds the gate.
@@ -277,11 +283,15 @@ async fn read_messages(node: Arc<Node>, mut inbox: Inbox) {
                 node.wake.notify_one();
             }
             Incoming::Message(peer, payload) => {
-                let from_lsp = node.client.lsp(&crate::convert::node_id(&peer)).is_some();
-                if from_lsp && node.client.requests.on_message(&node, peer, &payload) {
-                    continue;
+                let asked = node.client.requests.asked(&peer);
+                match side_of(&payload, asked) {
+                    Side::Service => Service::on_message(&node, peer, payload),
+                    Side::Client => node.client.requests.on_message(&node, peer, &payload),
+                    Side::Nobody => node
+                        .parts
+                        .log
+                        .debug("lsps0", format_args!("{peer} sent something for nobody")),
                 }
-                Service::on_message(&node, peer, payload);
             }
         }
     }

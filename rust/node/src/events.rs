@@ -16,6 +16,7 @@ const KIND: &str = "event";
 const CURSOR: &str = "cursor";
 
 /// One thing that happened. Amounts in msat.
+#[allow(missing_docs)] // the fields are the names used everywhere
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum NodeEvent {

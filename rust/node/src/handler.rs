@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::PaymentHash;
 use ldkjit_core::ledger::LedgerEntry;
-use lightning::events::{Event, HTLCHandlingFailureType, PaymentPurpose};
+use lightning::events::{Event, FundingInfo, HTLCHandlingFailureType, PaymentPurpose};
 
 use crate::convert;
 use crate::events::NodeEvent;
@@ -96,7 +96,8 @@ pub fn handle(node: &Arc<Node>, event: Event) {
                 peer: convert::node_id(&counterparty_node_id),
                 funding: funding.to_string(),
             });
-            node.client.on_channel_pending(node, user_channel_id, channel);
+            node.client
+                .on_channel_pending(node, user_channel_id, channel);
             if let Some(lsp) = &node.lsp {
                 lsp.on_channel_pending(node, user_channel_id, channel, funding);
             }
@@ -142,11 +143,21 @@ pub fn handle(node: &Arc<Node>, event: Event) {
             node.opened(user_channel_id, Err(reason.to_string()));
             node.look_at_monitors.notify_one();
         }
-        Event::DiscardFunding { channel_id, .. } => {
+        Event::DiscardFunding {
+            channel_id,
+            funding_info,
+        } => {
             log.info(
                 "channel",
-                format_args!("{}: its funding will not be used", convert::channel(&channel_id)),
+                format_args!(
+                    "{}: its funding will not be used",
+                    convert::channel(&channel_id)
+                ),
             );
+            match funding_info {
+                FundingInfo::Tx { transaction } => node.discard_funding(transaction.compute_txid()),
+                FundingInfo::OutPoint { outpoint } => node.discard_funding(outpoint.txid),
+            }
         }
         Event::PaymentClaimable {
             payment_hash,
@@ -175,9 +186,9 @@ pub fn handle(node: &Arc<Node>, event: Event) {
             htlcs,
             ..
         } => {
-            let skimmed = htlcs
-                .iter()
-                .fold(0_u64, |sum, h| sum.saturating_add(h.counterparty_skimmed_fee_msat));
+            let skimmed = htlcs.iter().fold(0_u64, |sum, h| {
+                sum.saturating_add(h.counterparty_skimmed_fee_msat)
+            });
             let kind = match purpose {
                 PaymentPurpose::SpontaneousPayment(_) => PaymentKind::Keysend,
                 _ => PaymentKind::Bolt11,

@@ -25,5 +25,7 @@ pub mod payments;
 pub mod reserve;
 pub mod store;
 mod sync;
+#[cfg(test)]
+mod testing;
 pub mod timeline;
 pub mod wallet;

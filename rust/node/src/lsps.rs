@@ -128,9 +128,7 @@ impl CustomMessageHandler for Transport {
         sender: PublicKey,
     ) -> Result<(), LightningError> {
         // A full inbox means that we are overloaded: the sender's own timeout is the answer.
-        let _ = self
-            .messages
-            .try_send(Incoming::Message(sender, message.0));
+        let _ = self.messages.try_send(Incoming::Message(sender, message.0));
         Ok(())
     }
 

@@ -171,7 +171,12 @@ impl Node {
         };
         tokio::time::timeout(timeout, connect)
             .await
-            .unwrap_or_else(|_| Err(failed(format!("no answer within {} ms", timeout.as_millis()))))
+            .unwrap_or_else(|_| {
+                Err(failed(format!(
+                    "no answer within {} ms",
+                    timeout.as_millis()
+                )))
+            })
     }
 
     /// Stays connected to a peer, over restarts too.

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::BlockHash;
+use bitcoin::{BlockHash, Txid};
 use ldkjit_core::ids::{ChannelId, PaymentHash};
 use ldkjit_core::ledger::LedgerEntry;
+use lightning::chain::chaininterface::{ConfirmationTarget, FeeEstimator};
 use lightning::events::PathFailure;
 use lightning::sign::EntropySource;
 use lightning::util::config::UserConfig;
@@ -16,9 +17,10 @@ use serde_json::json;
 use tokio::sync::{oneshot, watch, Notify};
 use tokio::task::JoinSet;
 
-use crate::chain::bitcoind::{Bitcoind, BitcoindConfig};
+use crate::broadcast::Broadcaster;
+use crate::chain::bitcoind::Bitcoind;
 use crate::client::Client;
-use crate::commit::Committer;
+use crate::commit::{Boot, Committer};
 use crate::config::{ChainConfig, Config, StoreKind};
 use crate::driver;
 use crate::error::NodeError;
@@ -26,18 +28,23 @@ use crate::events::Events;
 use crate::fees::{FeeConfig, Fees};
 use crate::journal::Journal;
 use crate::keys::{Keys, Seed};
-use crate::ldk::{self, ChainMonitor, ChannelManager, Gossip, Graph, Parts, PeerManager, Scorer, Sweeper};
+use crate::ldk::{
+    self, ChainMonitor, ChannelManager, Gossip, Graph, Parts, PeerManager, Scorer, Sweeper,
+};
 use crate::log::{now_ms, Log};
 use crate::lsp::Service;
 use crate::lsps::Transport;
 use crate::net::Net;
 use crate::payments::Payments;
+use crate::reserve::Reserve;
 use crate::store::Store;
 use crate::sync::lock;
 use crate::timeline::Timeline;
 use crate::wallet::Wallet;
 
 const LEDGER: &str = "ledger";
+/// HTLCs in flight that a forced close is reckoned to pay for, a channel.
+const RESERVE_HTLCS: u16 = 2;
 /// How long tasks may take to end when the node stops.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -114,7 +121,16 @@ impl Node {
         let user_config = ldk::user_config(&config);
         let (store, seed) = open_store(&config, &log)?;
         let (committer, journal, boot) = Committer::start(store, log.clone())?;
-        let started = Self::assemble(config, user_config, log, runtime, committer, journal, boot, &seed);
+        let started = Self::assemble(
+            config,
+            user_config,
+            log,
+            runtime,
+            committer,
+            journal,
+            boot,
+            &seed,
+        );
         // Boxed: the future of an assembly is large.
         Box::pin(started).await
     }
@@ -127,22 +143,12 @@ impl Node {
         runtime: tokio::runtime::Handle,
         committer: Committer,
         journal: Journal,
-        boot: crate::commit::Boot,
+        mut boot: Boot,
         seed: &Seed,
     ) -> Result<Arc<Self>, NodeError> {
         let journal = Arc::new(journal);
-        let ChainConfig::Bitcoind {
-            url,
-            user,
-            password,
-            ..
-        } = &config.chain;
-        let access = BitcoindConfig {
-            url: url.clone(),
-            user: user.clone(),
-            password: password.clone(),
-        };
-        let chain = Arc::new(Bitcoind::new(&access, config.network)?);
+        let ChainConfig::Bitcoind(access) = &config.chain;
+        let chain = Arc::new(Bitcoind::new(access, config.network)?);
         chain.check().await?;
         if config.lsps.iter().any(|lsp| lsp.confirmations == 0) && !chain.relays().await? {
             return Err(NodeError::chain(
@@ -158,12 +164,24 @@ impl Node {
         if let Err(e) = fees.refresh(&*chain).await {
             log.warn("fees", format_args!("{e}"));
         }
-        let broadcaster = crate::broadcast::Broadcaster::start(&chain, &runtime, &log);
         let best = chain.best_block().await?;
-        let wallet = Wallet::load(seed, config.network, &boot, journal.clone(), best, &log)?;
+        // Words that were given may have coins from before: those are looked for from the first block on.
+        let birthday = config.mnemonic.is_none().then_some(best);
+        let wallet = Wallet::open(
+            seed,
+            config.network,
+            birthday,
+            (*journal).clone(),
+            &mut boot,
+            log.clone(),
+        )?;
         let wallet = Arc::new(wallet);
         let keys = Arc::new(Keys::new(seed, wallet.clone())?);
-        wallet.attach(&broadcaster);
+        let spender = wallet.clone();
+        let broadcaster = Arc::new(Broadcaster::new(
+            Arc::new(move |tx| spender.broadcasted(tx)),
+            log.clone(),
+        ));
         let parts = Parts {
             journal: journal.clone(),
             keys: keys.clone(),
@@ -182,13 +200,20 @@ impl Node {
         let (graph, scorer) = ldk::read_graph(&parts, config.network).await?;
         let router = ldk::router(&parts, &graph, &scorer);
         let best_block = best;
-        let stored = ldk::read_manager(&parts, &chain_monitor, &router, user_config, &monitors).await?;
+        let stored = ldk::read_manager(
+            &parts,
+            &chain_monitor,
+            &router,
+            user_config.clone(),
+            &monitors,
+        )
+        .await?;
         let (manager_block, manager) = stored.unwrap_or_else(|| {
             let manager = ldk::new_manager(
                 &parts,
                 &chain_monitor,
                 &router,
-                user_config,
+                user_config.clone(),
                 config.network,
                 best_block,
             );
@@ -208,9 +233,14 @@ impl Node {
         .await?;
         for (_, monitor) in monitors {
             let id = monitor.channel_id();
-            chain_monitor.load_existing_monitor(id, monitor).map_err(|()| {
-                NodeError::new("store_corrupt", format!("channel monitor {id} is there twice"))
-            })?;
+            chain_monitor
+                .load_existing_monitor(id, monitor)
+                .map_err(|()| {
+                    NodeError::new(
+                        "store_corrupt",
+                        format!("channel monitor {id} is there twice"),
+                    )
+                })?;
         }
 
         let wake = Arc::new(Notify::new());
@@ -274,6 +304,7 @@ impl Node {
             if let Some(lsp) = &node.lsp {
                 lsp.resume(&node);
             }
+            node.reconcile_locks();
         }
         if let Err(e) = node.listen().await {
             let _ = node.stop().await;
@@ -283,7 +314,11 @@ impl Node {
         Client::resume(&node);
         log.info(
             "node",
-            format_args!("{} started at height {}", node.cm.get_our_node_id(), tip.height),
+            format_args!(
+                "{} started at height {}",
+                node.cm.get_our_node_id(),
+                tip.height
+            ),
         );
         Ok(node)
     }
@@ -306,7 +341,6 @@ impl Node {
                 .warn("node", format_args!("some tasks did not end in time"));
         }
         lock(&self.opens).clear();
-        self.parts.broadcaster.stop();
         ldk::write_graph(&self.parts.journal, &self.graph, &self.scorer);
         let closed = self.committer.shutdown().await;
         self.committer.detach();
@@ -328,10 +362,49 @@ impl Node {
         self.tip.borrow().height
     }
 
-    /// Sat kept back so that every anchor channel can be closed.
-    #[must_use]
-    pub fn anchor_reserve_sat(&self) -> u64 {
-        crate::reserve::anchor_reserve_sat(&self.cm, &self.monitors)
+    /// Keeps back what closing the anchor channels there are, and `more`, may cost. Channels with a configured LSP
+    /// need none: a new wallet has no coins, and the LSP closes before it must.
+    pub fn set_reserve(&self, more: usize) {
+        let channels = self
+            .cm
+            .list_channels()
+            .iter()
+            .filter(|c| {
+                let peer = crate::convert::node_id(&c.counterparty.node_id);
+                self.client.lsp(&peer).is_none()
+            })
+            .count()
+            .saturating_add(more);
+        let rate = self
+            .parts
+            .fees
+            .get_est_sat_per_1000_weight(ConfirmationTarget::UrgentOnChainSweep);
+        let reserve = Reserve::new(rate, RESERVE_HTLCS);
+        self.parts
+            .wallet
+            .set_reserve(reserve.required_sat(channels));
+    }
+
+    /// Coins that belong to no open any more are given back: LDK does not report every open that a stop ended.
+    fn reconcile_locks(&self) {
+        let channels = self.cm.list_channels();
+        for open in self.parts.wallet.locked() {
+            let live = channels.iter().any(|c| c.user_channel_id == open)
+                || self.lsp.as_ref().is_some_and(|lsp| lsp.has_open(open));
+            if !live && self.parts.wallet.funding(open).is_none() {
+                self.parts.wallet.unlock(open);
+            }
+        }
+    }
+
+    /// Gives back the coins of a funding transaction that LDK will never use.
+    pub(crate) fn discard_funding(&self, txid: Txid) {
+        for open in self.parts.wallet.locked() {
+            let funding = self.parts.wallet.funding(open);
+            if funding.is_some_and(|tx| tx.compute_txid() == txid) {
+                self.parts.wallet.unlock(open);
+            }
+        }
     }
 
     /// A random number.
@@ -345,7 +418,10 @@ impl Node {
     /// Fills up to 32 bytes with randomness.
     pub fn fill_random(&self, bytes: &mut [u8]) {
         let random = self.parts.keys.get_secure_random_bytes();
-        bytes.iter_mut().zip(random).for_each(|(to, from)| *to = from);
+        bytes
+            .iter_mut()
+            .zip(random)
+            .for_each(|(to, from)| *to = from);
     }
 
     /// Adds a row to the ledger.
@@ -370,9 +446,7 @@ impl Node {
             .into_iter()
             .filter_map(|row| {
                 let mut value: serde_json::Value = serde_json::from_slice(&row.value).ok()?;
-                value
-                    .as_object_mut()?
-                    .insert("seq".into(), json!(row.seq));
+                value.as_object_mut()?.insert("seq".into(), json!(row.seq));
                 Some(value)
             })
             .collect())
@@ -446,21 +520,23 @@ impl Node {
     /// On-chain and channel balances.
     #[must_use]
     pub fn balances(&self) -> serde_json::Value {
-        let reserve = self.anchor_reserve_sat();
-        let chain = self.parts.wallet.balances(reserve);
+        self.set_reserve(0);
+        let chain = self.parts.wallet.balances();
         let channels = self.cm.list_channels();
         let sum = |f: &dyn Fn(&lightning::ln::channel_state::ChannelDetails) -> u64| {
             channels.iter().fold(0_u64, |s, c| s.saturating_add(f(c)))
         };
         let claimable = self.monitors.get_claimable_balances(&[]);
-        let claimable_sat = claimable
-            .iter()
-            .fold(0_u64, |s, b| s.saturating_add(b.claimable_amount_satoshis()));
+        let claimable_sat = claimable.iter().fold(0_u64, |s, b| {
+            s.saturating_add(b.claimable_amount_satoshis())
+        });
         let pending_sweep = self
             .sweeper
             .tracked_spendable_outputs()
             .iter()
-            .fold(0_u64, |s, o| s.saturating_add(descriptor_sat(&o.descriptor)));
+            .fold(0_u64, |s, o| {
+                s.saturating_add(descriptor_sat(&o.descriptor))
+            });
         json!({
             "onchain": chain,
             "lightning": {
@@ -503,7 +579,7 @@ fn open_store(config: &Config, log: &Arc<Log>) -> Result<(Box<dyn Store>, Seed),
     let store: Box<dyn Store> = match config.store {
         StoreKind::Memory => Box::new(crate::store::MemoryStore::default()),
         StoreKind::Sqlite => Box::new(crate::store::SqliteStore::open(
-            &config.data_dir,
+            &config.data_dir.join("node.sqlite"),
             config.network,
         )?),
     };

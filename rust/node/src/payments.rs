@@ -117,7 +117,8 @@ impl Payments {
 
     fn begin(&self, payment: &Payment) {
         lock(&self.pending).insert(payment.id, payment.clone());
-        self.journal.put(KIND, &payment.id.to_string(), encode(payment));
+        self.journal
+            .put(KIND, &payment.id.to_string(), encode(payment));
     }
 
     fn forget(&self, id: &PaymentHash) {
@@ -175,12 +176,14 @@ impl Payments {
                 }
             }
         };
-        tokio::time::timeout(timeout, wait).await.unwrap_or_else(|_| {
-            Err(NodeError::timeout(format!(
-                "payment {id} has not ended within {} ms",
-                timeout.as_millis()
-            )))
-        })
+        tokio::time::timeout(timeout, wait)
+            .await
+            .unwrap_or_else(|_| {
+                Err(NodeError::timeout(format!(
+                    "payment {id} has not ended within {} ms",
+                    timeout.as_millis()
+                )))
+            })
     }
 
     /// Finished payments past `after`, oldest first, with their sequence numbers.
@@ -307,8 +310,7 @@ impl Node {
         self.check_outbound(amount)?;
         let preimage = PaymentPreimage(self.parts.keys.get_secure_random_bytes());
         let ldk_hash: lightning::types::payment::PaymentHash = preimage.into();
-        let payment =
-            self.new_payment(PaymentHash(ldk_hash.0), PaymentKind::Keysend, amount, None);
+        let payment = self.new_payment(PaymentHash(ldk_hash.0), PaymentKind::Keysend, amount, None);
         let mut params = RouteParameters::from_payment_params_and_value(
             PaymentParameters::for_keysend(to, 42, false),
             amount,

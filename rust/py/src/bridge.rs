@@ -134,9 +134,8 @@ impl Shared {
         }
         let started = async {
             let config = Config::from_json(params)?;
-            let level = parse_level(&config.log_level).ok_or_else(|| {
-                NodeError::config("log_level: error, warn, info, debug or trace")
-            })?;
+            let level = parse_level(&config.log_level)
+                .ok_or_else(|| NodeError::config("log_level: error, warn, info, debug or trace"))?;
             let weak = Arc::downgrade(self);
             let sink = Arc::new(move |record: Record| {
                 weak.upgrade()

@@ -486,5 +486,8 @@ async fn join_all<F: std::future::Future>(futures: impl Iterator<Item = F>) -> V
         }
     })
     .await;
-    waiting.into_iter().filter_map(|(_, output)| output).collect()
+    waiting
+        .into_iter()
+        .filter_map(|(_, output)| output)
+        .collect()
 }

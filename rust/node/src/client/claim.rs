@@ -52,9 +52,10 @@ impl Client {
         });
         let checked = claim_check(bought.as_ref(), &arrived);
         let Some(preimage) = preimage else {
-            node.parts
-                .log
-                .warn("client", format_args!("payment {hash}: no preimage of ours, failed"));
+            node.parts.log.warn(
+                "client",
+                format_args!("payment {hash}: no preimage of ours, failed"),
+            );
             fail(node, hash);
             return;
         };
@@ -95,13 +96,7 @@ impl Client {
         node.wake.notify_one();
     }
 
-    fn refuse(
-        &self,
-        node: &Node,
-        hash: PaymentHash,
-        order: Option<ClientOrder>,
-        reason: Reason,
-    ) {
+    fn refuse(&self, node: &Node, hash: PaymentHash, order: Option<ClientOrder>, reason: Reason) {
         node.parts.log.warn(
             "client",
             format_args!("payment {hash} failed back: {}", reason.message()),
@@ -163,11 +158,15 @@ async fn verify(node: &Arc<Node>, hash: PaymentHash) {
         let (confirmations, timeout) = node.client.lsp(&order.lsp).map_or(
             // The LSP left the configuration while its payment was here: only what is in the chain counts.
             (1, Duration::ZERO),
-            |lsp| (lsp.confirmations, Duration::from_millis(lsp.verify_timeout_ms)),
+            |lsp| {
+                (
+                    lsp.confirmations,
+                    Duration::from_millis(lsp.verify_timeout_ms),
+                )
+            },
         );
         let funding = check_funding(node, &order, channels, confirmations).await;
-        let late = deadline
-            .is_some_and(|d| node.height().saturating_add(DEADLINE_MARGIN) >= d)
+        let late = deadline.is_some_and(|d| node.height().saturating_add(DEADLINE_MARGIN) >= d)
             || (confirmations == 0 && started.elapsed() >= timeout);
         let outcome = match funding {
             Funding::Good => Some(None),

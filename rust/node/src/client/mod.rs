@@ -101,14 +101,14 @@ impl Client {
     ///
     /// # Errors
     /// `store_corrupt`.
-    pub fn load(
-        lsps: Vec<LspPeer>,
-        live: &[(String, String, Vec<u8>)],
-    ) -> Result<Self, NodeError> {
+    pub fn load(lsps: Vec<LspPeer>, live: &[(String, String, Vec<u8>)]) -> Result<Self, NodeError> {
         let mut orders = BTreeMap::new();
         for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == KIND) {
             let order: ClientOrder = serde_json::from_slice(value).map_err(|_| {
-                NodeError::new("store_corrupt", format!("client order {key} cannot be read"))
+                NodeError::new(
+                    "store_corrupt",
+                    format!("client order {key} cannot be read"),
+                )
             })?;
             orders.insert(order.payment_hash, order);
         }
@@ -188,7 +188,12 @@ impl Client {
                     "client",
                     format_args!("{peer} offers a JIT channel that is public or without scid alias: refused (J-58)"),
                 );
-                refuse(node, temporary, peer, "a JIT channel must be private with option_scid_alias");
+                refuse(
+                    node,
+                    temporary,
+                    peer,
+                    "a JIT channel must be private with option_scid_alias",
+                );
                 return;
             }
             order.opening = Some(opening);
@@ -211,12 +216,9 @@ impl Client {
             refuse(node, temporary, peer, "this node accepts no channels");
             return;
         }
-        let accepted = node.cm.accept_inbound_channel(
-            &temporary,
-            &peer,
-            u128::from(opening),
-            Some(overrides),
-        );
+        let accepted =
+            node.cm
+                .accept_inbound_channel(&temporary, &peer, u128::from(opening), Some(overrides));
         if let Err(e) = accepted {
             log.warn("channel", format_args!("channel of {peer} refused: {e:?}"));
         }
@@ -290,12 +292,7 @@ impl Client {
     }
 }
 
-fn refuse(
-    node: &Node,
-    temporary: lightning::ln::types::ChannelId,
-    peer: PublicKey,
-    why: &str,
-) {
+fn refuse(node: &Node, temporary: lightning::ln::types::ChannelId, peer: PublicKey, why: &str) {
     let _ = node
         .cm
         .force_close_broadcasting_latest_txn(&temporary, &peer, why.to_string());

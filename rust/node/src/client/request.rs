@@ -21,11 +21,19 @@ pub struct Requests {
     waiting: Mutex<HashMap<(PublicKey, String), oneshot::Sender<Answer>>>,
     /// LSPs that sent what is no LSPS0 message: nothing more is sent to them on this connection (T-05).
     silenced: Mutex<HashSet<PublicKey>>,
+    /// Peers asked on their present connection.
+    asked: Mutex<HashSet<PublicKey>>,
 }
 
 impl Requests {
-    /// A message from a peer, as an answer. False if this side has no use for it.
-    pub fn on_message(&self, node: &Node, peer: PublicKey, payload: &[u8]) -> bool {
+    /// Whether this peer was asked anything on its present connection.
+    #[must_use]
+    pub fn asked(&self, peer: &PublicKey) -> bool {
+        lock(&self.asked).contains(peer)
+    }
+
+    /// A message from an LSP.
+    pub fn on_message(&self, node: &Node, peer: PublicKey, payload: &[u8]) {
         match parse_response(payload) {
             Ok(FromLsp::Response {
                 id: Some(id),
@@ -35,27 +43,24 @@ impl Requests {
                 let waiting = lock(&self.waiting).remove(&(peer, id));
                 if let Some(waiting) = waiting {
                     let _ = waiting.send(outcome);
-                    return true;
                 }
-                false
             }
             Ok(FromLsp::Response { id: None, outcome }) => {
                 node.parts.log.warn(
                     "lsps0",
                     format_args!("{peer} could not read a message of ours: {outcome:?}"),
                 );
-                true
             }
-            Ok(FromLsp::Notification { .. }) => false,
+            // No notification is defined yet (T-09).
+            Ok(FromLsp::Notification { .. }) => {}
             Err(_) => {
-                if node.lsp.is_none() {
-                    node.parts.log.warn(
-                        "lsps0",
-                        format_args!("{peer} sent what is no LSPS0 message: ignored until it reconnects"),
-                    );
-                    lock(&self.silenced).insert(peer);
-                }
-                false
+                node.parts.log.warn(
+                    "lsps0",
+                    format_args!(
+                        "{peer} sent what is no LSPS0 message: not asked again until it reconnects"
+                    ),
+                );
+                lock(&self.silenced).insert(peer);
             }
         }
     }
@@ -63,6 +68,7 @@ impl Requests {
     /// A peer is gone: its answers will not come.
     pub fn on_disconnected(&self, peer: &PublicKey) {
         lock(&self.silenced).remove(peer);
+        lock(&self.asked).remove(peer);
         lock(&self.waiting).retain(|(p, _), _| p != peer);
     }
 
@@ -88,7 +94,9 @@ impl Requests {
         let id = request_id(random);
         let (sender, answer) = oneshot::channel();
         lock(&self.waiting).insert((peer, id.clone()), sender);
-        node.transport.send(peer, encode_request(&id, method, params));
+        lock(&self.asked).insert(peer);
+        node.transport
+            .send(peer, encode_request(&id, method, params));
         let answer = tokio::time::timeout(timeout, answer).await;
         lock(&self.waiting).remove(&(peer, id));
         match answer {

@@ -8,11 +8,10 @@ use ldkjit_core::ids::{ChannelId, OpenId, PartId, Scid};
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{ChannelTerms, Effect, Input, OpenFailure};
 use ldkjit_core::reason::FailCode;
-use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::ln::channelmanager::InterceptId;
 use lightning::util::config::UserConfig;
 
-use super::{stamp, Service, State, FUNDING};
+use super::{stamp, Opening, Service, State};
 use crate::convert;
 use crate::ldk;
 use crate::node::Node;
@@ -63,9 +62,7 @@ impl Service {
             }
             Effect::Unlock { open } => {
                 node.parts.wallet.unlock(open.0);
-                node.parts.journal.delete(FUNDING, open.to_string());
-                state.funding.remove(&open);
-                state.temporary.remove(&open);
+                state.opening.remove(&open);
                 None
             }
             Effect::Forward {
@@ -75,7 +72,7 @@ impl Service {
                 skim: _,
             } => forward_part(node, state, scid, client, part, channel, amount),
             Effect::Broadcast { open } => {
-                release_funding(node, state, open);
+                release_funding(node, open);
                 None
             }
             Effect::EnableForwarding { channel } => {
@@ -101,13 +98,7 @@ impl Service {
     }
 }
 
-fn fail_part(
-    node: &Node,
-    state: &mut State,
-    client: &PublicKey,
-    part: PartId,
-    code: FailCode,
-) {
+fn fail_part(node: &Node, state: &mut State, client: &PublicKey, part: PartId, code: FailCode) {
     let id = InterceptId(part.0);
     if code == FailCode::TemporaryChannelFailure {
         // LDK can only say unknown_next_peer for an intercept; an amount that no channel carries says the other.
@@ -158,15 +149,14 @@ fn open_channel(
             return failed(OpenFailure::Other);
         }
     };
-    let reserve = node.anchor_reserve_sat();
-    if let Err(e) = node
-        .parts
-        .wallet
-        .select_and_lock(open.0, value_sat, rate, reserve)
-    {
-        log.error("lsp", format_args!("no coins for a channel: {e}"));
-        return failed(OpenFailure::NoCoins);
-    }
+    node.set_reserve(1);
+    let fee_sat = match node.parts.wallet.select_and_lock(open.0, value_sat, rate) {
+        Ok(fee_sat) => fee_sat,
+        Err(e) => {
+            log.error("lsp", format_args!("no coins for a channel: {e}"));
+            return failed(OpenFailure::NoCoins);
+        }
+    };
     let mut config: UserConfig = node.user_config.clone();
     config.channel_handshake_config.announce_for_forwarding = false;
     config.channel_handshake_config.negotiate_scid_privacy = true;
@@ -178,7 +168,7 @@ fn open_channel(
         .create_channel(*client, value_sat, 0, open.0, None, Some(config))
     {
         Ok(temporary) => {
-            state.temporary.insert(open, temporary);
+            state.opening.insert(open, Opening { temporary, fee_sat });
             stamp(node, state, open, "open_channel");
             node.wake.notify_one();
             None
@@ -245,8 +235,8 @@ fn forward_part(
 }
 
 /// Publishes a withheld funding transaction once the state that demands it is durable.
-fn release_funding(node: &Node, state: &State, open: OpenId) {
-    let Some(tx) = state.funding.get(&open).cloned() else {
+fn release_funding(node: &Node, open: OpenId) {
+    let Some(tx) = node.parts.wallet.funding(open.0) else {
         node.parts.log.error(
             "lsp",
             format_args!("open {open}: no funding transaction to publish"),
@@ -257,7 +247,7 @@ fn release_funding(node: &Node, state: &State, open: OpenId) {
     let broadcaster = Arc::clone(&node.parts.broadcaster);
     node.spawn(async move {
         if durable.await.is_ok() {
-            broadcaster.broadcast_transactions(&[&tx]);
+            let _ = broadcaster.broadcast(vec![tx]).await;
         }
     });
 }
@@ -271,7 +261,7 @@ fn abandon(
 ) {
     let id = channel
         .map(|c| convert::ldk_channel(&c))
-        .or_else(|| state.temporary.remove(&open));
+        .or_else(|| state.opening.remove(&open).map(|o| o.temporary));
     if let Some(id) = id {
         let why = "the channel did not become ready in time".to_string();
         let _ = node

@@ -48,7 +48,8 @@ impl Service {
             let under_way = state.requests.entry(peer).or_insert(0);
             if *under_way >= service.config.limits.max_pending_requests {
                 let error = RpcError::refusal(Reason::TooManyOrdersOfClient, None);
-                node.transport.send(peer, error.answering(&request.id).encode());
+                node.transport
+                    .send(peer, error.answering(&request.id).encode());
                 return;
             }
             *under_way = under_way.saturating_add(1);
@@ -70,7 +71,9 @@ impl Service {
                 }
             }
             match answer {
-                Some(Ok(result)) => node.transport.send(peer, encode_result(&request.id, &result)),
+                Some(Ok(result)) => node
+                    .transport
+                    .send(peer, encode_result(&request.id, &result)),
                 Some(Err(error)) => {
                     node.parts.log.info(
                         "lsps2",
@@ -121,17 +124,12 @@ impl Service {
         }
     }
 
-    fn sell(
-        &self,
-        node: &Node,
-        peer: &PublicKey,
-        buy: &BuyRequest,
-    ) -> Result<BuyResponse, Reason> {
+    fn sell(&self, node: &Node, peer: &PublicKey, buy: &BuyRequest) -> Result<BuyResponse, Reason> {
         let client = convert::node_id(peer);
         let mut state = lock(&self.state);
         let now = Millis(now_ms());
-        let reserve = node.anchor_reserve_sat();
-        let coins = node.parts.wallet.fundable_sat(reserve);
+        node.set_reserve(1);
+        let coins = node.parts.wallet.balances().spendable_sat;
         let exposure = self.exposure(&state, &client);
         let seller = Seller {
             rules: &self.rules,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
 
 use bitcoin::secp256k1::PublicKey;
+#[cfg(feature = "faults")]
 use bitcoin::Transaction;
 use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::{ChannelId, NodeId, OpenId, Scid};
@@ -27,8 +28,6 @@ use crate::node::Node;
 use crate::sync::lock;
 
 const KIND: &str = "order";
-/// Funding transactions that are withheld until a preimage is known (client-trusts-LSP).
-const FUNDING: &str = "funding";
 
 /// A way for this LSP to cheat its clients, to test that they notice.
 #[cfg(feature = "faults")]
@@ -56,16 +55,22 @@ pub struct Service {
 pub(crate) struct State {
     orders: BTreeMap<Scid, Order>,
     by_client: BTreeMap<NodeId, BTreeSet<Scid>>,
-    /// Withheld funding transactions.
-    funding: HashMap<OpenId, Transaction>,
-    /// LDK's temporary ids of opens without a funding transaction.
-    temporary: HashMap<OpenId, lightning::ln::types::ChannelId>,
+    /// Opens that LDK has not yet given a funding transaction.
+    opening: HashMap<OpenId, Opening>,
     /// `HTLCHandlingFailed` events to expect for parts that we failed by an impossible forward.
     impossible: HashMap<ChannelId, u32>,
     /// Peers that intercepted parts came from, latest first.
     payers: VecDeque<PublicKey>,
     /// Requests under way, by peer.
     requests: HashMap<PublicKey, u32>,
+}
+
+/// An open under way.
+struct Opening {
+    /// LDK's name for the channel until it is funded.
+    temporary: lightning::ln::types::ChannelId,
+    /// What its funding transaction costs.
+    fee_sat: u64,
 }
 
 impl State {
@@ -129,11 +134,6 @@ impl Service {
                 let order: Order =
                     serde_json::from_slice(value).map_err(|_| corrupt("order", key))?;
                 state.insert(order);
-            } else if kind == FUNDING {
-                let open: OpenId = key.parse().map_err(|_| corrupt("funding", key))?;
-                let tx = bitcoin::consensus::deserialize(value)
-                    .map_err(|_| corrupt("funding", key))?;
-                state.funding.insert(open, tx);
             }
         }
         let secret = Secret(secret);
@@ -279,9 +279,7 @@ impl Service {
         }
         node.parts.journal.delete(KIND, scid.to_string());
         if let Some(open) = order.open.as_ref().map(|o| o.id) {
-            node.parts.journal.delete(FUNDING, open.to_string());
-            state.funding.remove(&open);
-            state.temporary.remove(&open);
+            state.opening.remove(&open);
         }
         state.remove(scid);
     }
@@ -346,7 +344,6 @@ fn act_fault(
     fault: Fault,
 ) -> Result<(), NodeError> {
     use bitcoin::{Amount, ScriptBuf};
-    use lightning::chain::chaininterface::BroadcasterInterface;
     let failed = |e| NodeError::internal(format!("{e:?}"));
     if fault == Fault::NeverBroadcast {
         return node
@@ -378,7 +375,7 @@ fn act_fault(
         txid: wrong.compute_txid(),
         index: wrong_index,
     };
-    node.parts.broadcaster.broadcast_transactions(&[&wrong]);
+    drop(node.parts.broadcaster.broadcast(vec![wrong]));
     node.cm
         .unsafe_manual_funding_transaction_generated(temporary, client, outpoint)
         .map_err(failed)

@@ -11,7 +11,7 @@ use lightning::events::ClosureReason;
 use lightning::ln::channelmanager::InterceptId;
 use std::collections::BTreeSet;
 
-use super::{order_of, stamp, Service, State, FUNDING};
+use super::{order_of, stamp, Service, State};
 use crate::convert;
 use crate::log::now_ms;
 use crate::node::Node;
@@ -230,7 +230,7 @@ impl Service {
         let funded = node
             .parts
             .wallet
-            .fund_locked(open.0, script, value_sat)
+            .fund_locked(open.0, &script, value_sat)
             .and_then(|tx| self.give_funding(node, &mut state, temporary, client, open, trust, tx));
         if let Err(e) = funded {
             node.parts
@@ -267,24 +267,18 @@ impl Service {
             scid,
             open,
             txid: tx.compute_txid().to_string(),
-            fee_sat: node.parts.wallet.fee_of(&tx),
+            fee_sat: state.opening.remove(&open).map_or(0, |o| o.fee_sat),
         });
         match trust {
             TrustModel::LspTrustsClient => node
                 .cm
                 .funding_transaction_generated(temporary, client, tx)
                 .map_err(failed),
-            TrustModel::ClientTrustsLsp => {
-                node.parts.journal.put(
-                    FUNDING,
-                    open.to_string(),
-                    bitcoin::consensus::serialize(&tx),
-                );
-                state.funding.insert(open, tx.clone());
-                node.cm
-                    .funding_transaction_generated_manual_broadcast(temporary, client, tx)
-                    .map_err(failed)
-            }
+            // The wallet keeps it until a preimage is known.
+            TrustModel::ClientTrustsLsp => node
+                .cm
+                .funding_transaction_generated_manual_broadcast(temporary, client, tx)
+                .map_err(failed),
         }
     }
 
@@ -307,7 +301,10 @@ impl Service {
     /// Both have sent `channel_ready`. False if the channel is not an order's.
     pub fn on_channel_ready(&self, node: &Node, open: u128, channel: ChannelId) -> bool {
         let open = OpenId(open);
-        self.with_open(node, open, "channel_ready", |_| Input::ChannelReady { open, channel })
+        self.with_open(node, open, "channel_ready", |_| Input::ChannelReady {
+            open,
+            channel,
+        })
     }
 
     /// A channel, or the attempt to open one, ended. False if it is not an order's.
@@ -321,7 +318,11 @@ impl Service {
         let open = OpenId(open);
         self.with_open(node, open, "channel_closed", |order| {
             let unfunded = order.open.as_ref().is_some_and(|o| {
-                o.id == open && matches!(o.phase, OpenPhase::Asking | OpenPhase::Granted | OpenPhase::Requested)
+                o.id == open
+                    && matches!(
+                        o.phase,
+                        OpenPhase::Asking | OpenPhase::Granted | OpenPhase::Requested
+                    )
             });
             if !unfunded {
                 return Input::ChannelClosed { channel };
@@ -462,6 +463,16 @@ impl Service {
             .get(&scid)
             .filter(|order| order.owes())
             .map(|_| scid)
+    }
+
+    /// Whether an open belongs to an order that is not over.
+    #[must_use]
+    pub fn has_open(&self, open: u128) -> bool {
+        let state = lock(&self.state);
+        let order = order_of(OpenId(open)).and_then(|scid| state.orders.get(&scid));
+        order
+            .and_then(|o| o.open.as_ref())
+            .is_some_and(|o| o.id.0 == open)
     }
 
     /// Whether the operator may close a channel: not before the lifetime that was sold is over (J-11).

@@ -3,10 +3,10 @@
 use crate::error::NodeError;
 use crate::log::Log;
 use bip39::Mnemonic;
-use bitcoin::bip32::{ChildNumber, Xpriv};
+use bitcoin::bip32::{ChildNumber, Xpriv, Xpub};
 use bitcoin::secp256k1::ecdh::SharedSecret;
 use bitcoin::secp256k1::ecdsa::{RecoverableSignature, Signature};
-use bitcoin::secp256k1::{schnorr, All, PublicKey, Scalar, Secp256k1};
+use bitcoin::secp256k1::{schnorr, All, PublicKey, Scalar, Secp256k1, SecretKey};
 use bitcoin::{absolute::LockTime, Network, NetworkKind, ScriptBuf, Transaction, TxOut};
 use lightning::ln::inbound_payment::ExpandedKey;
 use lightning::ln::msgs::UnsignedGossipMessage;
@@ -126,15 +126,45 @@ impl Seed {
             .map_err(|error| NodeError::internal(format!("the seed gives no key: {error}")))
     }
 
-    /// The on-chain wallet's descriptors (addresses, change), with private keys: BIP 84. Not BIP 86: a
-    /// shutdown script of version 0 is accepted by every peer, one of version 1 only by those that signal it.
-    pub fn descriptors(&self, network: Network) -> Result<(String, String), NodeError> {
+    /// The on-chain wallet's account, m/84'/coin'/0': BIP 84. Not BIP 86: a shutdown script of version 0 is
+    /// accepted by every peer, one of version 1 only by those that signal it.
+    pub fn account(&self, network: Network) -> Result<Account, NodeError> {
+        let coin = u32::from(!matches!(NetworkKind::from(network), NetworkKind::Main));
+        let path = [84, coin, 0].map(|index| ChildNumber::Hardened { index });
+        let secp = Secp256k1::new();
         let master = self.master(network)?;
-        let coin = u8::from(!matches!(NetworkKind::from(network), NetworkKind::Main));
-        Ok((
-            format!("wpkh({master}/84'/{coin}'/0'/0/*)"),
-            format!("wpkh({master}/84'/{coin}'/0'/1/*)"),
-        ))
+        let key = master
+            .derive_priv(&secp, &path)
+            .map_err(|error| NodeError::internal(format!("the seed gives no key: {error}")))?;
+        let origin = format!(
+            "[{}/84'/{coin}'/0']{}",
+            master.fingerprint(&secp),
+            Xpub::from_priv(&secp, &key)
+        );
+        Ok(Account {
+            key,
+            external: format!("wpkh({origin}/0/*)"),
+            internal: format!("wpkh({origin}/1/*)"),
+        })
+    }
+}
+
+/// The keys of the on-chain wallet.
+pub struct Account {
+    key: Xpriv,
+    /// The public descriptor of addresses.
+    pub external: String,
+    /// The public descriptor of change addresses.
+    pub internal: String,
+}
+
+impl Account {
+    /// The private key of an address.
+    pub fn key(&self, change: bool, index: u32) -> Result<SecretKey, NodeError> {
+        let path = [u32::from(change), index].map(|index| ChildNumber::Normal { index });
+        let key = self.key.derive_priv(&Secp256k1::new(), &path);
+        key.map(|key| key.private_key)
+            .map_err(|error| NodeError::internal(format!("no key {index}: {error}")))
     }
 }
 
@@ -409,9 +439,20 @@ mod tests {
             keys.get_shutdown_scriptpubkey().unwrap().into_inner(),
             Fixed.next_script().unwrap()
         );
-        let (main, _) = seed.descriptors(Network::Bitcoin).unwrap();
-        let (test, change) = seed.descriptors(Network::Regtest).unwrap();
-        assert!(main.starts_with("wpkh(xprv") && main.ends_with("/84'/0'/0'/0/*)"));
-        assert!(test.starts_with("wpkh(tprv") && change.ends_with("/84'/1'/0'/1/*)"));
+        // The first address of BIP 84's own test vectors.
+        let account = seed.account(Network::Bitcoin).unwrap();
+        let public = account.key(false, 0).unwrap().public_key(&Secp256k1::new());
+        assert_eq!(
+            public.to_string(),
+            "0330d54fd0dd420a6e5f8d3624f5f3482cae350f79d5f0753bf5beef9c2d91af3c"
+        );
+        assert!(account
+            .external
+            .starts_with("wpkh([73c5da0a/84'/0'/0']xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVF"));
+        assert!(seed
+            .account(Network::Regtest)
+            .unwrap()
+            .internal
+            .contains("/84'/1'/0']tpub"));
     }
 }

@@ -1,0 +1,1223 @@
+//! The on-chain wallet: BDK's, written through the journal, with coins set aside for channels being opened.
+
+use crate::commit::Boot;
+use crate::error::NodeError;
+use crate::journal::Journal;
+use crate::keys::{Account, Addresses, Seed};
+use crate::log::{now_ms, Log};
+use crate::sync::lock;
+use bdk_wallet::chain::{BlockId, CheckPoint, Merge};
+use bdk_wallet::error::CreateTxError;
+use bdk_wallet::{ChangeSet, KeychainKind, LoadParams, LocalOutput, Update, Wallet as Bdk};
+use bitcoin::block::{Block, Header};
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+use bitcoin::hashes::{sha256, Hash};
+use bitcoin::secp256k1::{Message, Secp256k1};
+use bitcoin::sighash::{EcdsaSighashType, SighashCache};
+use bitcoin::{
+    Address, Amount, FeeRate, Network, OutPoint, Psbt, Script, ScriptBuf, Transaction, Txid,
+    WPubkeyHash, WScriptHash, Witness,
+};
+use lightning::chain::transaction::TransactionData;
+use lightning::chain::{BestBlock, Listen};
+use lightning::events::bump_transaction::{Utxo, WalletSource};
+use lightning::sign::ChangeDestinationSource;
+use lightning::util::async_poll::AsyncResult;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+const CHANGES: &str = "wallet/changes";
+const LOCKS: &str = "lock/coins";
+const TARGET: &str = "ldkjit::wallet";
+/// More entries than this are merged into one at the start.
+const MAX_CHANGES: usize = 200;
+/// bitcoind takes chains of 25 unconfirmed transactions; some are left for children that raise a fee.
+const MAX_CHAIN: usize = 20;
+/// A funding transaction this deep needs its lock no more.
+const LOCK_DEPTH: u32 = 6;
+const COINBASE_MATURITY: u32 = 100;
+
+/// The on-chain wallet.
+pub struct Wallet {
+    state: Mutex<State>,
+    journal: Journal,
+    network: Network,
+    reserve_sat: AtomicU64,
+    log: Arc<Log>,
+}
+
+struct State {
+    bdk: Bdk,
+    account: Account,
+    next_change: u64,
+    locks: BTreeMap<u128, Lock>,
+    /// Funding transactions whose script is not known yet.
+    drafts: BTreeMap<u128, Draft>,
+    received: Vec<Received>,
+}
+
+/// Coins set aside for one open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Lock {
+    inputs: Vec<OutPoint>,
+    /// The signed funding transaction, once there is one.
+    tx: Option<String>,
+}
+
+struct Draft {
+    psbt: Psbt,
+    dummy: ScriptBuf,
+    value: Amount,
+}
+
+/// A confirmed payment to one of this wallet's addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Received {
+    /// The output.
+    pub outpoint: OutPoint,
+    /// Its value.
+    pub value_sat: u64,
+    /// The block that holds it.
+    pub height: u32,
+}
+
+/// What the wallet holds. Every coin is counted once, except that locked coins are also part of the sum they
+/// come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Balances {
+    /// In blocks, and mature.
+    pub confirmed_sat: u64,
+    /// Change of this wallet's own transactions, not yet in a block.
+    pub unconfirmed_sat: u64,
+    /// Sent by others, or replaceable, and not yet in a block.
+    pub untrusted_sat: u64,
+    /// Mined, and not yet mature.
+    pub immature_sat: u64,
+    /// Set aside for channels being opened.
+    pub locked_sat: u64,
+    /// Kept for fees of channels that are closed by force.
+    pub anchor_reserve_sat: u64,
+    /// What can be sent or put into channels now.
+    pub spendable_sat: u64,
+}
+
+/// A transaction that is built and not signed.
+struct Built {
+    psbt: Psbt,
+    fee_sat: u64,
+}
+
+impl Wallet {
+    /// The wallet of `seed` as the store knows it, or a new one that looks for coins from `birthday` on
+    /// (from the first block if that is `None`).
+    pub fn open(
+        seed: &Seed,
+        network: Network,
+        birthday: Option<BestBlock>,
+        journal: Journal,
+        boot: &mut Boot,
+        log: Arc<Log>,
+    ) -> Result<Self, NodeError> {
+        let account = seed.account(network)?;
+        let entries = boot.take(CHANGES);
+        let (bdk, next_change) = if entries.is_empty() {
+            let mut bdk = Bdk::create(account.external.clone(), account.internal.clone())
+                .network(network)
+                .create_wallet_no_persist()
+                .map_err(|error| {
+                    NodeError::internal(format!("the wallet cannot be created: {error}"))
+                })?;
+            if let Some(birthday) = birthday.filter(|birthday| birthday.height > 0) {
+                let tip = BlockId {
+                    height: birthday.height,
+                    hash: birthday.block_hash,
+                };
+                let chain =
+                    CheckPoint::from_block_ids([bdk.latest_checkpoint().block_id(), tip]).ok();
+                bdk.apply_update(Update {
+                    chain,
+                    ..Update::default()
+                })
+                .map_err(|error| {
+                    NodeError::internal(format!("the wallet cannot start at a block: {error}"))
+                })?;
+            }
+            (bdk, 0)
+        } else {
+            load(&entries, &account, network, &journal)?
+        };
+        let mut state = State {
+            bdk,
+            account,
+            next_change,
+            locks: BTreeMap::new(),
+            drafts: BTreeMap::new(),
+            received: Vec::new(),
+        };
+        for (key, value) in boot.take(LOCKS) {
+            let open = u128::from_str_radix(&key, 16).map_err(|_| corrupt("a coin lock's key"))?;
+            let lock = serde_json::from_slice(&value).map_err(|_| corrupt("a coin lock"))?;
+            state.locks.insert(open, lock);
+        }
+        let wallet = Self {
+            state: Mutex::new(state),
+            journal,
+            network,
+            reserve_sat: AtomicU64::new(0),
+            log,
+        };
+        wallet.persist(&mut wallet.state())?;
+        Ok(wallet)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Queues what changed. Durable with the next commit, in order with everything else.
+    fn persist(&self, state: &mut State) -> Result<(), NodeError> {
+        if let Some(changes) = state.bdk.take_staged() {
+            put_changes(&self.journal, state.next_change, &changes)?;
+            state.next_change = state.next_change.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Up to which block the wallet knows the chain.
+    pub fn best_block(&self) -> BestBlock {
+        let tip = self.state().bdk.latest_checkpoint();
+        BestBlock::new(tip.hash(), tip.height())
+    }
+
+    /// A new address for others to pay to.
+    pub fn new_address(&self) -> Result<Address, NodeError> {
+        self.reveal(KeychainKind::External)
+    }
+
+    fn reveal(&self, keychain: KeychainKind) -> Result<Address, NodeError> {
+        let mut state = self.state();
+        let address = state.bdk.reveal_next_address(keychain).address;
+        self.persist(&mut state)?;
+        Ok(address)
+    }
+
+    /// Keeps this much out of what can be sent or put into channels.
+    pub fn set_reserve(&self, sat: u64) {
+        self.reserve_sat.store(sat, Ordering::Relaxed);
+    }
+
+    /// What the wallet holds.
+    pub fn balances(&self) -> Balances {
+        let state = self.state();
+        let locked = state.locked();
+        let tip = state.bdk.latest_checkpoint().height();
+        let mut balances = Balances {
+            anchor_reserve_sat: self.reserve_sat.load(Ordering::Relaxed),
+            ..Balances::default()
+        };
+        let mut available = 0u64;
+        for coin in state.bdk.list_unspent() {
+            let value = coin.txout.value.to_sat();
+            let kind = state.kind(&coin, tip);
+            let sum = match kind {
+                Kind::Confirmed => &mut balances.confirmed_sat,
+                Kind::Change => &mut balances.unconfirmed_sat,
+                Kind::Foreign => &mut balances.untrusted_sat,
+                Kind::Immature => &mut balances.immature_sat,
+            };
+            *sum = sum.saturating_add(value);
+            if locked.contains(&coin.outpoint) {
+                balances.locked_sat = balances.locked_sat.saturating_add(value);
+            } else if state.usable(&coin, kind) {
+                available = available.saturating_add(value);
+            }
+        }
+        balances.spendable_sat = available.saturating_sub(balances.anchor_reserve_sat);
+        balances
+    }
+
+    /// Parses an address of this wallet's network.
+    pub fn parse_address(&self, text: &str) -> Result<Address, NodeError> {
+        Address::from_str(text.trim())
+            .map_err(|error| NodeError::address(format!("the address is malformed: {error}")))?
+            .require_network(self.network)
+            .map_err(|_| NodeError::address(format!("the address is not of {}", self.network)))
+    }
+
+    /// A signed transaction that pays `amount_sat` (or everything but the reserve) to `script`. It counts as
+    /// sent: wait until it is durable, then broadcast it.
+    pub fn send(
+        &self,
+        script: &Script,
+        amount_sat: Option<u64>,
+        fee_rate: u32,
+    ) -> Result<Transaction, NodeError> {
+        let mut state = self.state();
+        let reserve = self.reserve_sat.load(Ordering::Relaxed);
+        let mut built = match amount_sat {
+            Some(sat) => state.build(script, Amount::from_sat(sat), fee_rate, reserve),
+            None => state.drain(script, fee_rate, reserve),
+        }
+        .inspect_err(|_| self.persist_quietly(&mut state))?;
+        let tx = state.sign(&mut built.psbt)?;
+        state.bdk.apply_unconfirmed_txs([(tx.clone(), seconds())]);
+        self.persist(&mut state)?;
+        Ok(tx)
+    }
+
+    fn persist_quietly(&self, state: &mut State) {
+        if let Err(error) = self.persist(state) {
+            self.log.error(TARGET, format_args!("{error}"));
+        }
+    }
+
+    /// Chooses and locks coins for an open whose funding script is not known yet, and answers the fee of the
+    /// funding transaction in satoshis.
+    pub fn select_and_lock(
+        &self,
+        open: u128,
+        value_sat: u64,
+        fee_rate: u32,
+    ) -> Result<u64, NodeError> {
+        let mut state = self.state();
+        if state.locks.contains_key(&open) {
+            return Err(NodeError::internal(format!(
+                "coins are already locked for open {open:032x}"
+            )));
+        }
+        // Of the size of the script to come, and found again when that is known.
+        let dummy = ScriptBuf::new_p2wsh(&WScriptHash::from_byte_array(
+            sha256::Hash::hash(&open.to_be_bytes()).to_byte_array(),
+        ));
+        let value = Amount::from_sat(value_sat);
+        let reserve = self.reserve_sat.load(Ordering::Relaxed);
+        let Built { psbt, fee_sat } = state
+            .build(&dummy, value, fee_rate, reserve)
+            .inspect_err(|_| self.persist_quietly(&mut state))?;
+        let inputs = psbt
+            .unsigned_tx
+            .input
+            .iter()
+            .map(|input| input.previous_output)
+            .collect();
+        state.drafts.insert(open, Draft { psbt, dummy, value });
+        self.put_lock(&mut state, open, Lock { inputs, tx: None })?;
+        self.persist(&mut state)?;
+        Ok(fee_sat)
+    }
+
+    /// Signs the funding transaction for coins locked before, now that its script is known.
+    pub fn fund_locked(
+        &self,
+        open: u128,
+        script: &Script,
+        value_sat: u64,
+    ) -> Result<Transaction, NodeError> {
+        let mut state = self.state();
+        let mut draft = state.drafts.remove(&open).ok_or_else(|| {
+            NodeError::not_found(format!("no coins are locked for open {open:032x}"))
+        })?;
+        let fits = draft.value == Amount::from_sat(value_sat) && script.is_p2wsh();
+        let output = draft
+            .psbt
+            .unsigned_tx
+            .output
+            .iter_mut()
+            .find(|output| output.script_pubkey == draft.dummy);
+        match output {
+            Some(output) if fits => output.script_pubkey = script.to_owned(),
+            _ => {
+                state.drafts.insert(open, draft);
+                return Err(NodeError::internal(
+                    "the channel is not the one that coins were locked for",
+                ));
+            }
+        }
+        let tx = state.sign(&mut draft.psbt)?;
+        let inputs = tx.input.iter().map(|input| input.previous_output).collect();
+        self.put_lock(
+            &mut state,
+            open,
+            Lock {
+                inputs,
+                tx: Some(serialize_hex(&tx)),
+            },
+        )?;
+        Ok(tx)
+    }
+
+    /// [`Wallet::select_and_lock`] and [`Wallet::fund_locked`] at once.
+    pub fn fund(
+        &self,
+        open: u128,
+        script: &Script,
+        value_sat: u64,
+        fee_rate: u32,
+    ) -> Result<Transaction, NodeError> {
+        self.select_and_lock(open, value_sat, fee_rate)?;
+        self.fund_locked(open, script, value_sat)
+            .inspect_err(|_| self.unlock(open))
+    }
+
+    /// The signed funding transaction of an open, after a restart too.
+    pub fn funding(&self, open: u128) -> Option<Transaction> {
+        let state = self.state();
+        let hex = state.locks.get(&open)?.tx.as_ref()?;
+        deserialize_hex(hex).ok()
+    }
+
+    /// The opens that hold coins. After a restart those without a channel are to be unlocked.
+    pub fn locked(&self) -> Vec<u128> {
+        self.state().locks.keys().copied().collect()
+    }
+
+    /// Gives the coins of an open back. Not to be called once its funding transaction may be out.
+    pub fn unlock(&self, open: u128) {
+        let mut state = self.state();
+        state.drafts.remove(&open);
+        if state.locks.remove(&open).is_some() {
+            self.journal.delete(LOCKS, lock_key(open));
+        }
+    }
+
+    fn put_lock(&self, state: &mut State, open: u128, lock: Lock) -> Result<(), NodeError> {
+        self.journal.put(LOCKS, lock_key(open), json(&lock)?);
+        state.locks.insert(open, lock);
+        Ok(())
+    }
+
+    /// A transaction was handed to the network: its outputs to this wallet exist from now on.
+    pub fn broadcasted(&self, tx: &Transaction) {
+        let mut state = self.state();
+        state.bdk.apply_unconfirmed_txs([(tx.clone(), seconds())]);
+        self.persist_quietly(&mut state);
+    }
+
+    /// Payments to this wallet's addresses that were confirmed since the last call.
+    pub fn take_received(&self) -> Vec<Received> {
+        std::mem::take(&mut self.state().received)
+    }
+
+    /// The block that holds a transaction of this wallet.
+    pub fn confirmed_at(&self, txid: &Txid) -> Option<u32> {
+        confirmed_at(&self.state().bdk, txid)
+    }
+
+    fn connect(&self, block: &Block, height: u32) {
+        let mut state = self.state();
+        let known = state
+            .bdk
+            .local_chain()
+            .get(height)
+            .is_some_and(|point| point.hash() == block.block_hash());
+        if known {
+            return;
+        }
+        if let Err(error) = state.bdk.apply_block(block, height) {
+            self.log.error(
+                TARGET,
+                format_args!("block {height} does not connect to the wallet: {error}"),
+            );
+            return;
+        }
+        let received = received(&state.bdk, block, height);
+        state.received.extend(received);
+        let done: Vec<u128> = state
+            .locks
+            .iter()
+            .filter(|(_, lock)| {
+                let tx = lock
+                    .tx
+                    .as_ref()
+                    .and_then(|hex| deserialize_hex::<Transaction>(hex).ok());
+                let at = tx.and_then(|tx| confirmed_at(&state.bdk, &tx.compute_txid()));
+                at.is_some_and(|at| height.saturating_sub(at) >= LOCK_DEPTH)
+            })
+            .map(|(open, _)| *open)
+            .collect();
+        for open in done {
+            state.locks.remove(&open);
+            self.journal.delete(LOCKS, lock_key(open));
+        }
+        self.persist_quietly(&mut state);
+    }
+
+    fn confirmed_coins(&self) -> Vec<Utxo> {
+        let state = self.state();
+        let locked = state.locked();
+        let tip = state.bdk.latest_checkpoint().height();
+        state
+            .bdk
+            .list_unspent()
+            .filter(|coin| {
+                !locked.contains(&coin.outpoint) && state.kind(coin, tip) == Kind::Confirmed
+            })
+            .filter_map(|coin| {
+                let program = coin.txout.script_pubkey.as_bytes().get(2..)?;
+                let hash = WPubkeyHash::from_slice(program).ok()?;
+                Some(Utxo::new_v0_p2wpkh(coin.outpoint, coin.txout.value, &hash))
+            })
+            .collect()
+    }
+}
+
+/// How far a coin can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Confirmed,
+    Immature,
+    Change,
+    Foreign,
+}
+
+impl State {
+    fn locked(&self) -> HashSet<OutPoint> {
+        self.locks
+            .values()
+            .flat_map(|lock| lock.inputs.iter().copied())
+            .collect()
+    }
+
+    fn kind(&self, coin: &LocalOutput, tip: u32) -> Kind {
+        let Some(at) = coin.chain_position.confirmation_height_upper_bound() else {
+            // Only this wallet pays to its change addresses, and only with transactions that it never replaces.
+            return match coin.keychain {
+                KeychainKind::Internal => Kind::Change,
+                KeychainKind::External => Kind::Foreign,
+            };
+        };
+        let coinbase = self
+            .bdk
+            .tx_graph()
+            .get_tx(coin.outpoint.txid)
+            .is_some_and(|tx| tx.is_coinbase());
+        if coinbase && tip.saturating_sub(at).saturating_add(1) < COINBASE_MATURITY {
+            return Kind::Immature;
+        }
+        Kind::Confirmed
+    }
+
+    fn usable(&self, coin: &LocalOutput, kind: Kind) -> bool {
+        match kind {
+            Kind::Confirmed => true,
+            Kind::Change => self.unconfirmed_ancestors(coin.outpoint.txid) < MAX_CHAIN,
+            Kind::Immature | Kind::Foreign => false,
+        }
+    }
+
+    /// The number of unconfirmed transactions a coin hangs on, its own included; counted no further than needed.
+    fn unconfirmed_ancestors(&self, txid: Txid) -> usize {
+        let (mut seen, mut todo) = (HashSet::new(), vec![txid]);
+        while let Some(txid) = todo.pop() {
+            let Some(tx) = self.bdk.tx_graph().get_tx(txid) else {
+                continue;
+            };
+            if seen.len() > MAX_CHAIN
+                || confirmed_at(&self.bdk, &txid).is_some()
+                || !seen.insert(txid)
+            {
+                continue;
+            }
+            todo.extend(tx.input.iter().map(|input| input.previous_output.txid));
+        }
+        seen.len()
+    }
+
+    /// What may not be spent now, and the sum of what may.
+    fn split(&self) -> (Vec<OutPoint>, Amount) {
+        let locked = self.locked();
+        let tip = self.bdk.latest_checkpoint().height();
+        let (mut barred, mut sum) = (Vec::new(), Amount::ZERO);
+        for coin in self.bdk.list_unspent() {
+            if !locked.contains(&coin.outpoint) && self.usable(&coin, self.kind(&coin, tip)) {
+                sum = sum
+                    .checked_add(coin.txout.value)
+                    .unwrap_or(Amount::MAX_MONEY);
+            } else {
+                barred.push(coin.outpoint);
+            }
+        }
+        (barred, sum)
+    }
+
+    fn build(
+        &mut self,
+        script: &Script,
+        value: Amount,
+        fee_rate: u32,
+        reserve_sat: u64,
+    ) -> Result<Built, NodeError> {
+        let (barred, sum) = self.split();
+        let available = sum.to_sat().saturating_sub(reserve_sat);
+        let mut builder = self.bdk.build_tx();
+        builder
+            .unspendable(barred)
+            .fee_rate(FeeRate::from_sat_per_kwu(u64::from(fee_rate)))
+            .only_witness_utxo();
+        builder.add_recipient(script.to_owned(), value);
+        let psbt = builder
+            .finish()
+            .map_err(|error| cannot_build(error, value.to_sat(), available))?;
+        let fee_sat = fee_of(&psbt)?;
+        let needed = value.to_sat().saturating_add(fee_sat);
+        if needed > available {
+            self.give_back(&psbt);
+            return Err(insufficient(needed, available));
+        }
+        Ok(Built { psbt, fee_sat })
+    }
+
+    fn drain(
+        &mut self,
+        script: &Script,
+        fee_rate: u32,
+        reserve_sat: u64,
+    ) -> Result<Built, NodeError> {
+        let (barred, sum) = self.split();
+        let available = sum.to_sat().saturating_sub(reserve_sat);
+        let kept = (reserve_sat > 0).then(|| {
+            self.bdk
+                .next_unused_address(KeychainKind::Internal)
+                .script_pubkey()
+        });
+        let mut builder = self.bdk.build_tx();
+        builder
+            .unspendable(barred)
+            .fee_rate(FeeRate::from_sat_per_kwu(u64::from(fee_rate)))
+            .only_witness_utxo();
+        builder.drain_wallet().drain_to(script.to_owned());
+        if let Some(kept) = kept {
+            // A reserve too small for an output of its own would be lost to the fee.
+            builder.add_recipient(
+                kept.clone(),
+                Amount::from_sat(reserve_sat).max(kept.minimal_non_dust()),
+            );
+        }
+        let psbt = builder
+            .finish()
+            .map_err(|error| cannot_build(error, 0, available))?;
+        // With nothing left for the recipient the rest would go to the fee.
+        if !psbt
+            .unsigned_tx
+            .output
+            .iter()
+            .any(|output| *output.script_pubkey == *script)
+        {
+            return Err(insufficient(1, available));
+        }
+        let fee_sat = fee_of(&psbt)?;
+        Ok(Built { psbt, fee_sat })
+    }
+
+    /// The change address of a transaction that will not be can serve the next one.
+    fn give_back(&mut self, psbt: &Psbt) {
+        for output in &psbt.unsigned_tx.output {
+            if let Some((keychain, index)) =
+                self.bdk.derivation_of_spk(output.script_pubkey.clone())
+            {
+                self.bdk.unmark_used(keychain, index);
+            }
+        }
+    }
+
+    /// Signs what was built here.
+    fn sign(&self, psbt: &mut Psbt) -> Result<Transaction, NodeError> {
+        if self.sign_own(psbt)? != psbt.inputs.len() {
+            return Err(NodeError::internal("the wallet cannot sign what it built"));
+        }
+        psbt.clone()
+            .extract_tx()
+            .map_err(|error| NodeError::internal(format!("the fee is absurd: {error}")))
+    }
+
+    /// Signs the inputs that are this wallet's and answers how many they were.
+    fn sign_own(&self, psbt: &mut Psbt) -> Result<usize, NodeError> {
+        let internal =
+            |error: &dyn std::fmt::Display| NodeError::internal(format!("signing: {error}"));
+        let secp = Secp256k1::new();
+        let tx = psbt.unsigned_tx.clone();
+        let mut hashes = SighashCache::new(&tx);
+        let mut signed = 0usize;
+        for (n, input) in psbt.inputs.iter_mut().enumerate() {
+            let Some(spent) = &input.witness_utxo else {
+                continue;
+            };
+            let Some((keychain, index)) = self.bdk.derivation_of_spk(spent.script_pubkey.clone())
+            else {
+                continue;
+            };
+            let key = self
+                .account
+                .key(keychain == KeychainKind::Internal, index)?;
+            let kind = EcdsaSighashType::All;
+            let hash = hashes
+                .p2wpkh_signature_hash(n, &spent.script_pubkey, spent.value, kind)
+                .map_err(|error| internal(&error))?;
+            let signature =
+                secp.sign_ecdsa_low_r(&Message::from_digest(hash.to_byte_array()), &key);
+            let signature = bitcoin::ecdsa::Signature {
+                signature,
+                sighash_type: kind,
+            };
+            input.final_script_witness = Some(Witness::p2wpkh(&signature, &key.public_key(&secp)));
+            signed = signed.saturating_add(1);
+        }
+        Ok(signed)
+    }
+}
+
+fn confirmed_at(bdk: &Bdk, txid: &Txid) -> Option<u32> {
+    let node = bdk.tx_graph().get_tx_node(*txid)?;
+    let chain = bdk.local_chain();
+    let in_chain = |block: &BlockId| {
+        chain
+            .get(block.height)
+            .is_some_and(|point| point.hash() == block.hash)
+    };
+    node.anchors
+        .iter()
+        .map(|anchor| anchor.block_id)
+        .find(in_chain)
+        .map(|block| block.height)
+}
+
+fn received(bdk: &Bdk, block: &Block, height: u32) -> Vec<Received> {
+    let mut all = Vec::new();
+    for tx in &block.txdata {
+        for (vout, output) in (0u32..).zip(&tx.output) {
+            let mine = bdk.derivation_of_spk(output.script_pubkey.clone());
+            if matches!(mine, Some((KeychainKind::External, _))) {
+                let outpoint = OutPoint {
+                    txid: tx.compute_txid(),
+                    vout,
+                };
+                all.push(Received {
+                    outpoint,
+                    value_sat: output.value.to_sat(),
+                    height,
+                });
+            }
+        }
+    }
+    all
+}
+
+fn load(
+    entries: &[(String, Vec<u8>)],
+    account: &Account,
+    network: Network,
+    journal: &Journal,
+) -> Result<(Bdk, u64), NodeError> {
+    let mut all = ChangeSet::default();
+    let mut next = 0u64;
+    for (key, value) in entries {
+        all.merge(serde_json::from_slice(value).map_err(|_| corrupt("a wallet change"))?);
+        let number: u64 = key.parse().map_err(|_| corrupt("a wallet change's key"))?;
+        next = next.max(number.saturating_add(1));
+    }
+    if entries.len() > MAX_CHANGES {
+        // The whole comes last in order, so that a crash between these leaves it in force.
+        put_changes(journal, next, &all)?;
+        next = next.saturating_add(1);
+        entries
+            .iter()
+            .for_each(|(key, _)| journal.delete(CHANGES, key.clone()));
+    }
+    let bdk = LoadParams::new()
+        .descriptor(KeychainKind::External, Some(account.external.clone()))
+        .descriptor(KeychainKind::Internal, Some(account.internal.clone()))
+        .check_network(network)
+        .load_wallet_no_persist(all)
+        .map_err(|error| {
+            NodeError::config(format!(
+                "the store does not belong to this seed and network: {error}"
+            ))
+        })?
+        .ok_or_else(|| corrupt("the wallet"))?;
+    Ok((bdk, next))
+}
+
+fn put_changes(journal: &Journal, number: u64, changes: &ChangeSet) -> Result<(), NodeError> {
+    journal.put(CHANGES, format!("{number:020}"), json(changes)?);
+    Ok(())
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, NodeError> {
+    serde_json::to_vec(value)
+        .map_err(|error| NodeError::internal(format!("the wallet cannot be written: {error}")))
+}
+
+fn lock_key(open: u128) -> String {
+    format!("{open:032x}")
+}
+
+fn corrupt(what: &str) -> NodeError {
+    NodeError::new(
+        "store_corrupt",
+        format!("{what} in the store is not what it should be"),
+    )
+}
+
+fn seconds() -> u64 {
+    now_ms().div_euclid(1_000)
+}
+
+fn fee_of(psbt: &Psbt) -> Result<u64, NodeError> {
+    psbt.fee()
+        .map(Amount::to_sat)
+        .map_err(|error| NodeError::internal(format!("the fee is unknown: {error}")))
+}
+
+fn insufficient(needed_sat: u64, available_sat: u64) -> NodeError {
+    NodeError::insufficient_funds(
+        needed_sat.saturating_mul(1_000),
+        available_sat.saturating_mul(1_000),
+    )
+}
+
+fn cannot_build(error: CreateTxError, needed_sat: u64, available_sat: u64) -> NodeError {
+    match error {
+        CreateTxError::CoinSelection(short) => {
+            insufficient(short.needed.to_sat().max(needed_sat), available_sat)
+        }
+        CreateTxError::NoUtxosSelected => insufficient(needed_sat.max(1), available_sat),
+        CreateTxError::OutputBelowDustLimit(_) => {
+            NodeError::amount("the amount is too small for an output")
+        }
+        other => NodeError::internal(format!("the transaction cannot be built: {other}")),
+    }
+}
+
+impl Addresses for Wallet {
+    fn next_script(&self) -> Option<ScriptBuf> {
+        let address = self.reveal(KeychainKind::External);
+        address
+            .inspect_err(|error| self.log.error(TARGET, format_args!("{error}")))
+            .ok()
+            .map(|a| a.script_pubkey())
+    }
+}
+
+impl Listen for Wallet {
+    fn block_connected(&self, block: &Block, height: u32) {
+        self.connect(block, height);
+    }
+
+    fn filtered_block_connected(&self, header: &Header, txdata: &TransactionData<'_>, height: u32) {
+        let txdata = txdata.iter().map(|(_, tx)| (*tx).clone()).collect();
+        self.connect(
+            &Block {
+                header: *header,
+                txdata,
+            },
+            height,
+        );
+    }
+
+    /// The next block that is connected replaces those that are gone.
+    fn blocks_disconnected(&self, fork_point: BestBlock) {
+        self.log.info(
+            TARGET,
+            format_args!("reorganisation: back to block {}", fork_point.height),
+        );
+    }
+}
+
+impl WalletSource for Wallet {
+    fn list_confirmed_utxos<'a>(&'a self) -> AsyncResult<'a, Vec<Utxo>, ()> {
+        Box::pin(async { Ok(self.confirmed_coins()) })
+    }
+
+    /// Not a change address: LDK replaces what it bumps, so its change must not be spent unconfirmed.
+    fn get_change_script<'a>(&'a self) -> AsyncResult<'a, ScriptBuf, ()> {
+        Box::pin(async { self.next_script().ok_or(()) })
+    }
+
+    fn sign_psbt<'a>(&'a self, psbt: Psbt) -> AsyncResult<'a, Transaction, ()> {
+        Box::pin(async move {
+            let mut psbt = psbt;
+            // Inputs of the channel are signed by LDK: the whole is never final here.
+            self.state().sign_own(&mut psbt).map_err(|error| {
+                self.log
+                    .error(TARGET, format_args!("a fee bump cannot be signed: {error}"));
+            })?;
+            Ok(psbt.extract_tx_unchecked_fee_rate())
+        })
+    }
+}
+
+impl ChangeDestinationSource for Wallet {
+    fn get_change_destination_script<'a>(&'a self) -> AsyncResult<'a, ScriptBuf, ()> {
+        Box::pin(async { self.next_script().ok_or(()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )]
+    use super::*;
+    use crate::commit::Committer;
+    use crate::store::MemoryStore;
+    use bitcoin::block::Version as BlockVersion;
+    use bitcoin::{absolute, transaction, CompactTarget, Sequence, TxIn, TxMerkleNode, TxOut};
+
+    const WORDS: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+
+    /// A chain that only the wallet sees.
+    struct Net {
+        store: MemoryStore,
+        committer: Option<Committer>,
+        wallet: Wallet,
+        tip: BestBlock,
+        salt: u32,
+    }
+
+    impl Net {
+        fn new() -> Self {
+            let genesis = bitcoin::constants::genesis_block(Network::Regtest).block_hash();
+            let store = MemoryStore::new();
+            let (committer, wallet) = open(&store, WORDS, None).unwrap();
+            Self {
+                store,
+                committer: Some(committer),
+                wallet,
+                tip: BestBlock::new(genesis, 0),
+                salt: 0,
+            }
+        }
+
+        fn mine_on(&mut self, parent: BestBlock, txdata: Vec<Transaction>) -> BestBlock {
+            self.salt += 1;
+            let header = Header {
+                version: BlockVersion::TWO,
+                prev_blockhash: parent.block_hash,
+                merkle_root: TxMerkleNode::all_zeros(),
+                time: self.salt,
+                bits: CompactTarget::from_consensus(0),
+                nonce: self.salt,
+            };
+            let block = Block { header, txdata };
+            self.tip = BestBlock::new(block.block_hash(), parent.height + 1);
+            self.wallet.block_connected(&block, self.tip.height);
+            self.tip
+        }
+
+        fn mine(&mut self, txdata: Vec<Transaction>) -> BestBlock {
+            self.mine_on(self.tip, txdata)
+        }
+
+        fn pay(&mut self, sat: u64) -> Transaction {
+            self.salt += 1;
+            let script = self.wallet.new_address().unwrap().script_pubkey();
+            foreign(self.salt, vec![(script, sat)])
+        }
+
+        fn restart(&mut self, crash: bool) {
+            now(async {
+                if crash {
+                    self.wallet.journal.durable().await.unwrap();
+                } else {
+                    self.committer.take().unwrap().shutdown().await.unwrap();
+                }
+            });
+            self.committer = None;
+            let (committer, wallet) = open(&self.store, WORDS, None).unwrap();
+            self.committer = Some(committer);
+            self.wallet = wallet;
+        }
+    }
+
+    fn now<T>(future: impl std::future::Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(future)
+    }
+
+    fn open(
+        store: &MemoryStore,
+        words: &str,
+        birthday: Option<BestBlock>,
+    ) -> Result<(Committer, Wallet), NodeError> {
+        let (committer, journal, mut boot) =
+            Committer::start(Box::new(store.clone()), Log::silent())?;
+        let seed = Seed::parse(words)?;
+        let wallet = Wallet::open(
+            &seed,
+            Network::Regtest,
+            birthday,
+            journal,
+            &mut boot,
+            Log::silent(),
+        )?;
+        Ok((committer, wallet))
+    }
+
+    fn foreign(salt: u32, outputs: Vec<(ScriptBuf, u64)>) -> Transaction {
+        let previous_output = OutPoint {
+            txid: Txid::from_byte_array([7; 32]),
+            vout: salt,
+        };
+        Transaction {
+            version: transaction::Version::TWO,
+            lock_time: absolute::LockTime::ZERO,
+            input: vec![TxIn {
+                previous_output,
+                sequence: Sequence::MAX,
+                ..TxIn::default()
+            }],
+            output: outputs
+                .into_iter()
+                .map(|(script_pubkey, sat)| TxOut {
+                    value: Amount::from_sat(sat),
+                    script_pubkey,
+                })
+                .collect(),
+        }
+    }
+
+    fn elsewhere() -> ScriptBuf {
+        ScriptBuf::new_p2wsh(&WScriptHash::from_byte_array([9; 32]))
+    }
+
+    fn inputs(tx: &Transaction) -> HashSet<OutPoint> {
+        tx.input.iter().map(|input| input.previous_output).collect()
+    }
+
+    #[test]
+    fn receives_sends_and_keeps_the_reserve() {
+        let mut net = Net::new();
+        let pay = net.pay(1_000_000);
+        net.wallet.broadcasted(&pay);
+        assert_eq!(net.wallet.balances().untrusted_sat, 1_000_000);
+        assert_eq!(net.wallet.balances().spendable_sat, 0);
+        net.mine(vec![pay.clone()]);
+        assert_eq!(net.wallet.balances().confirmed_sat, 1_000_000);
+        let received = net.wallet.take_received();
+        assert_eq!(
+            (received.len(), received[0].value_sat, received[0].height),
+            (1, 1_000_000, 1)
+        );
+
+        net.wallet.set_reserve(400_000);
+        assert_eq!(net.wallet.balances().spendable_sat, 600_000);
+        let error = net
+            .wallet
+            .send(&elsewhere(), Some(600_000), 1_000)
+            .unwrap_err();
+        assert_eq!(error.code, "insufficient_funds");
+        assert_eq!(error.details["available_msat"], 600_000_000);
+        assert_eq!(
+            net.wallet
+                .send(&elsewhere(), Some(10), 1_000)
+                .unwrap_err()
+                .code,
+            "amount"
+        );
+        let tx = net.wallet.send(&elsewhere(), Some(500_000), 1_000).unwrap();
+        let after = net.wallet.balances();
+        let fee = 1_000_000 - 500_000 - after.unconfirmed_sat;
+        let weight = tx.weight().to_wu();
+        assert!(fee >= weight && fee <= weight + 20, "{fee} for {weight}");
+        // The script and witness are what a node would check.
+        assert_eq!(tx.input[0].witness.len(), 2);
+
+        // Everything but the reserve; the change is spendable before it is confirmed.
+        let all = net.wallet.send(&elsewhere(), None, 1_000).unwrap();
+        assert_eq!(all.output.len(), 2);
+        assert_eq!(net.wallet.balances().unconfirmed_sat, 400_000);
+        assert_eq!(net.wallet.balances().spendable_sat, 0);
+        assert_eq!(
+            net.wallet.send(&elsewhere(), None, 1_000).unwrap_err().code,
+            "insufficient_funds"
+        );
+        net.wallet.set_reserve(0);
+        net.wallet.send(&elsewhere(), None, 1_000).unwrap();
+        assert_eq!(net.wallet.balances(), Balances::default());
+    }
+
+    #[test]
+    fn opens_never_share_coins_and_locks_survive() {
+        let mut net = Net::new();
+        let pays: Vec<_> = (0..3).map(|_| net.pay(200_000)).collect();
+        net.mine(pays);
+        let fee = net.wallet.select_and_lock(1, 100_000, 1_000).unwrap();
+        let other = net.wallet.fund(2, &elsewhere(), 100_000, 1_000).unwrap();
+        assert!(net.wallet.select_and_lock(1, 100_000, 1_000).is_err());
+        // The script becomes known: same size, same fee.
+        let script = ScriptBuf::new_p2wsh(&WScriptHash::from_byte_array([3; 32]));
+        assert!(net.wallet.fund_locked(1, &script, 99_999).is_err());
+        let tx = net.wallet.fund_locked(1, &script, 100_000).unwrap();
+        assert!(tx
+            .output
+            .iter()
+            .any(|o| o.script_pubkey == script && o.value.to_sat() == 100_000));
+        let paid: u64 = 200_000 * tx.input.len() as u64
+            - tx.output.iter().map(|o| o.value.to_sat()).sum::<u64>();
+        assert_eq!(paid, fee);
+        assert!(inputs(&tx).is_disjoint(&inputs(&other)));
+        assert_eq!(net.wallet.balances().locked_sat, 400_000);
+        assert_eq!(
+            now(WalletSource::list_confirmed_utxos(&net.wallet))
+                .unwrap()
+                .len(),
+            1
+        );
+        assert_eq!(
+            net.wallet
+                .fund(3, &script, 300_000, 1_000)
+                .unwrap_err()
+                .code,
+            "insufficient_funds"
+        );
+        assert_eq!(net.wallet.locked(), vec![1, 2]);
+
+        for crash in [true, false] {
+            net.restart(crash);
+            assert_eq!(net.wallet.locked(), vec![1, 2]);
+            assert_eq!(net.wallet.funding(1), Some(tx.clone()));
+            assert_eq!(net.wallet.balances().locked_sat, 400_000);
+        }
+        net.wallet.unlock(2);
+        assert_eq!(net.wallet.balances().locked_sat, 200_000);
+        net.restart(true);
+        assert_eq!(net.wallet.locked(), vec![1]);
+
+        // Confirmed and deep: the lock goes by itself.
+        net.wallet.broadcasted(&tx);
+        net.mine(vec![tx.clone()]);
+        assert_eq!(net.wallet.confirmed_at(&tx.compute_txid()), Some(2));
+        for _ in 0..LOCK_DEPTH {
+            net.mine(vec![]);
+        }
+        assert!(net.wallet.locked().is_empty());
+    }
+
+    #[test]
+    fn coins_of_others_and_long_chains_are_not_used() {
+        let mut net = Net::new();
+        let pay = net.pay(1_000_000);
+        net.wallet.broadcasted(&pay);
+        assert_eq!(
+            net.wallet
+                .fund(1, &elsewhere(), 100_000, 300)
+                .unwrap_err()
+                .code,
+            "insufficient_funds"
+        );
+        net.mine(vec![pay]);
+        let mut sent = Vec::new();
+        let mut open = 10u128;
+        loop {
+            match net.wallet.fund(open, &elsewhere(), 20_000, 300) {
+                Ok(tx) => {
+                    net.wallet.broadcasted(&tx);
+                    sent.push(tx);
+                    open += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error.code, "insufficient_funds");
+                    break;
+                }
+            }
+        }
+        assert_eq!(sent.len(), MAX_CHAIN);
+        // What LDK may replace is not change.
+        let script = now(WalletSource::get_change_script(&net.wallet)).unwrap();
+        net.wallet
+            .broadcasted(&foreign(99, vec![(script, 500_000)]));
+        assert!(net.wallet.fund(open, &elsewhere(), 20_000, 300).is_err());
+        net.mine(sent);
+        net.wallet.fund(open, &elsewhere(), 20_000, 300).unwrap();
+    }
+
+    #[test]
+    fn follows_a_reorganisation_and_a_restart_in_it() {
+        let mut net = Net::new();
+        let base = net.mine(vec![]);
+        let pay = net.pay(50_000);
+        net.mine(vec![pay.clone()]);
+        net.mine(vec![]);
+        assert_eq!(net.wallet.balances().confirmed_sat, 50_000);
+        net.restart(true);
+        assert_eq!(net.wallet.best_block(), net.tip);
+        net.wallet.blocks_disconnected(base);
+        net.mine_on(base, vec![]);
+        assert_eq!(net.wallet.balances().confirmed_sat, 0);
+        net.mine(vec![]);
+        net.mine(vec![pay]);
+        assert_eq!(net.wallet.balances().confirmed_sat, 50_000);
+        net.restart(false);
+        assert_eq!(net.wallet.best_block(), net.tip);
+        assert_eq!(net.wallet.balances().confirmed_sat, 50_000);
+        // A block known already changes nothing; a filtered one is as good.
+        let again = net.wallet.balances();
+        let pay = net.pay(7_000);
+        net.salt += 1;
+        let header = Header {
+            version: BlockVersion::TWO,
+            prev_blockhash: net.tip.block_hash,
+            merkle_root: TxMerkleNode::all_zeros(),
+            time: net.salt,
+            bits: CompactTarget::from_consensus(0),
+            nonce: net.salt,
+        };
+        for _ in 0..2 {
+            net.wallet
+                .filtered_block_connected(&header, &[(5, &pay)], net.tip.height + 1);
+        }
+        assert_eq!(
+            net.wallet.balances().confirmed_sat,
+            again.confirmed_sat + 7_000
+        );
+    }
+
+    #[test]
+    fn another_seed_is_refused_and_many_changes_are_merged() {
+        let mut net = Net::new();
+        for _ in 0..MAX_CHANGES + 50 {
+            net.mine(vec![]);
+        }
+        let pay = net.pay(50_000);
+        net.mine(vec![pay]);
+        for _ in 0..3 {
+            net.restart(false);
+            assert_eq!(net.wallet.balances().confirmed_sat, 50_000);
+            assert_eq!(net.wallet.best_block(), net.tip);
+        }
+        now(net.committer.take().unwrap().shutdown()).unwrap();
+        use crate::store::Store;
+        let live = net.store.clone().load().unwrap().live;
+        assert!(live.iter().filter(|(kind, _, _)| kind == CHANGES).count() < 5);
+        let other = "legal winner thank year wave sausage worth useful legal winner thank yellow";
+        assert_eq!(
+            open(&net.store, other, None).err().map(|error| error.code),
+            Some("config")
+        );
+    }
+
+    #[test]
+    fn a_new_wallet_starts_at_its_birthday() {
+        let birthday = BestBlock::new(bitcoin::BlockHash::from_byte_array([5; 32]), 800_000);
+        let (_committer, wallet) = open(&MemoryStore::new(), WORDS, Some(birthday)).unwrap();
+        assert_eq!(wallet.best_block(), birthday);
+        assert_eq!(
+            wallet
+                .parse_address("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4")
+                .unwrap_err()
+                .code,
+            "address"
+        );
+        assert_eq!(
+            wallet.parse_address("nonsense").unwrap_err().code,
+            "address"
+        );
+    }
+}

@@ -32,7 +32,8 @@ class Msat(int):
 
     __slots__ = ()
 
-    def __new__(cls, value: int) -> Msat:  # noqa: D102 (documented by the class)
+    def __new__(cls, value: int) -> Msat:
+        """``value`` counts millisatoshi; what is no whole number in range is an AmountError."""
         return super().__new__(cls, _checked(value))
 
     @property

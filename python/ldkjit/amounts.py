@@ -21,8 +21,8 @@ class Msat(int):
 
     It is an ``int``, so it compares, sorts and serialises as one. Sums and differences with other
     amounts or plain integers (taken as millisatoshi) are ``Msat`` again; what would leave the range
-    or need a fraction raises. (``float * Msat`` cannot be helped: the float answers, with a float, of
-    which no amount can be made.)
+    or need a fraction raises. (``float * Msat`` cannot be helped: the float
+    answers, with a float, of which no amount can be made.)
     """
 
     __slots__ = ()

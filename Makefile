@@ -84,7 +84,7 @@ UV_COMPILE = $(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version
 
 lock: ## renew the locked Python packages
 	$(PYTHON) -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install --quiet --upgrade uv
-	$(UV_COMPILE) pyproject.toml --extra cli --group dev --group docs --output-file constraints.txt
+	$(UV_COMPILE) pyproject.toml --extra cli --group check --group docs --output-file constraints.txt
 	$(UV_COMPILE) --group wheel --output-file constraints-wheel.txt
 
 clean: ## remove what was built here; the cache folder stays

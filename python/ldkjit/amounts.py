@@ -21,18 +21,14 @@ class Msat(int):
 
     It is an ``int``, so it compares, sorts and serialises as one. Sums and differences with other
     amounts or plain integers (taken as millisatoshi) are ``Msat`` again; what would leave the range
-    or need a fraction raises.
-
-    Args:
-        value: Millisatoshi, a whole non-negative number.
-
-    Raises:
-        AmountError: ``value`` is a float, a bool, not a whole number, or out of range.
+    or need a fraction raises. (``float * Msat`` cannot be helped: the float
+    answers, with a float, of which no amount can be made.)
     """
 
     __slots__ = ()
 
-    def __new__(cls, value: int) -> Msat:  # noqa: D102 (documented by the class)
+    def __new__(cls, value: int) -> Msat:
+        """``value`` counts millisatoshi; what is no whole number in range is an AmountError."""
         return super().__new__(cls, _checked(value))
 
     @property

@@ -108,7 +108,7 @@ def _config_error(owner: str, error: ValidationError) -> ConfigError:
 class Bitcoind(_Config):
     """The bitcoind a node follows the chain with.
 
-    Args:
+    Attributes:
         url: Its JSON-RPC, e.g. ``"http://127.0.0.1:18443"``; http only: use a tunnel elsewhere.
         user: The RPC user.
         password: The RPC password; not shown in ``repr``.
@@ -141,8 +141,9 @@ class Bitcoind(_Config):
 class Lsp(_Config):
     """An LSP a wallet may buy channels from.
 
-    Args:
-        at: ``"node_id@host:port"``; or give ``node_id`` and ``address`` by name.
+    ``Lsp("node_id@host:port")``, or ``node_id`` and ``address`` by name.
+
+    Attributes:
         node_id: The LSP's node id, 66 hex digits.
         address: Where it listens, ``host:port``.
         token: Sent with every request for a menu; at most 256 characters.
@@ -199,7 +200,7 @@ class FeeTier(_Config):
     The opening fee of a payment is the larger of ``min_fee`` and
     ``payment * proportional_ppm / 1_000_000``, rounded up to the millisatoshi.
 
-    Args:
+    Attributes:
         min_fee: The least opening fee.
         proportional_ppm: The opening fee as a share of the payment, parts per million.
         min_payment: The smallest payment, at least 1 msat.
@@ -230,7 +231,7 @@ class Limits(_Config):
     Exposure is what clients could make the LSP lose or lock: channels whose fee is not yet earned,
     and what is reserved for orders sold and not yet opened.
 
-    Args:
+    Attributes:
         max_orders_per_client: Open orders of one client.
         max_orders: Open orders in all.
         max_exposure_per_client: Exposure to one client.
@@ -259,7 +260,7 @@ class TrustModel(str, Enum):
 class LspConfig(_Config):
     """What makes a node an LSP.
 
-    Args:
+    Attributes:
         menu: The tiers on sale, cheapest first; 1 to 64.
         token_menus: Other menus, by the token that opens them.
         trust: Who trusts whom.
@@ -279,7 +280,7 @@ class LspConfig(_Config):
 class NodeConfig(_Config):
     """A whole node.
 
-    Args:
+    Attributes:
         data_dir: The folder of its store and seed; one process at a time.
         chain: The bitcoind it follows.
         network: The Bitcoin network.

@@ -70,9 +70,9 @@ class Invoice(InvoiceData):
 class Node:
     """A Lightning node that lives in this program.
 
-    Use it as ``async with Node(config) as node:``, or call :meth:`start` and :meth:`stop`. Leaving
+    Use it as ``async with Node(config) as node:``, or call ``start`` and ``stop``. Leaving
     without ``stop`` equals a crash, which is safe. It answers in the event loop and the process it
-    was started in. Every method raises a :class:`LdkJitError`; cancelling one forgets its answer
+    was started in. Every method raises a ``LdkJitError``; cancelling one forgets its answer
     and undoes nothing.
 
     Args:
@@ -102,7 +102,7 @@ class Node:
         await self.stop()
 
     async def start(self) -> Status:
-        """Start, or start again after :meth:`stop`.
+        """Start, or start again after ``stop``.
 
         Raises:
             ConfigError: The configuration cannot be used.
@@ -340,7 +340,7 @@ class Node:
         Raises:
             InvoiceError: It cannot be paid: expired, paid already, another network, malformed.
             PaymentError: It failed for good.
-            TimeoutError_: No outcome in time: it is still on its way, see :meth:`wait_payment`.
+            TimeoutError_: No outcome in time: it is still on its way, see ``wait_payment``.
         """
         told = await self._call(
             "pay",
@@ -362,7 +362,7 @@ class Node:
     ) -> Payment:
         """Pay a node without an invoice, and wait for the outcome.
 
-        Arguments and errors are those of :meth:`pay`.
+        Arguments and errors are those of ``pay``.
         """
         told = await self._call(
             "keysend",

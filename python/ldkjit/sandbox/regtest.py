@@ -55,7 +55,7 @@ class Regtest:
     body failed: then it is kept and logged.
 
     Args:
-        program: The bitcoind to run; by default the one :func:`find_bitcoind` finds.
+        program: The bitcoind to run; by default the one ``find_bitcoind`` finds.
         extra: More command-line flags.
 
     Attributes:

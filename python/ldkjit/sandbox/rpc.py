@@ -51,7 +51,7 @@ class Rpc:
     async def call(
         self, method: str, *params: Any, wallet: str | None = None, timeout_s: float = 60.0
     ) -> Any:
-        """Call a method and return its result; amounts come back as :class:`~decimal.Decimal`.
+        """Call a method and return its result; amounts come back as ``Decimal``.
 
         Raises:
             RpcError: bitcoind answered with an error.

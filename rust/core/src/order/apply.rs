@@ -269,6 +269,8 @@ impl Order {
         let Some(open) = self.open.take() else {
             return;
         };
+        // A payment that stays begins a new wait.
+        self.since = run.env.now;
         let withheld = self.terms.trust == TrustModel::ClientTrustsLsp;
         match open.phase {
             OpenPhase::Requested => run.emit(Effect::Unlock { open: open.id }),

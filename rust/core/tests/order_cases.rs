@@ -1715,3 +1715,15 @@ fn test_S_29_ten_thousand_steps_in_a_second() {
     }
     assert!(begin.elapsed().as_millis() < 1_000);
 }
+
+#[test]
+fn test_S_38_room_found_while_the_policy_thinks() {
+    let mut t = T::fixed().with(|l| l.ask_policy = true);
+    t.part(1, SIZE);
+    t.channels.push(view(9, SIZE));
+    assert_eq!(t.tick(), vec![forward(1, 9, SIZE, 0)]);
+    assert_eq!(t.order.open, None);
+    let answer = Ok(ChannelTerms { value_sat: 1 });
+    let open = open_id(1);
+    assert_eq!(t.give(Input::PolicyAnswered { open, answer }), vec![]);
+}

@@ -89,6 +89,8 @@ impl Order {
                     free,
                 } => {
                     self.free = free;
+                    // An existing channel has room by now: no need to ask any more.
+                    self.open = self.open.take().filter(|open| !open.is_plan());
                     send(self, channel, hops, run);
                 }
                 Route::Wait => return false,

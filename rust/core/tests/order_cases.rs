@@ -1727,3 +1727,13 @@ fn test_S_38_room_found_while_the_policy_thinks() {
     let open = open_id(1);
     assert_eq!(t.give(Input::PolicyAnswered { open, answer }), vec![]);
 }
+
+#[test]
+fn test_S_65_part_that_came_back_from_a_free_channel_pays_for_a_new_one() {
+    let mut t = T::fixed();
+    t.channels.push(view(9, SIZE));
+    t.part(1, SIZE);
+    t.give(Input::PartHeld { id: part_id(1) });
+    assert!(is_open(&t.closed(9)));
+    assert_eq!(t.opened(1), vec![forward(1, 1, SIZE - FEE, FEE)]);
+}

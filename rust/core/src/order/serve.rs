@@ -79,6 +79,8 @@ impl Order {
             return false;
         };
         if !self.is_out(hash) {
+            // Decided anew each time: a part may have come back from a channel that took no fee.
+            self.free = false;
             let Some(set) = self.complete_set(hash).filter(|_| !self.is_opening()) else {
                 return false;
             };

@@ -269,14 +269,16 @@ impl Order {
         let Some(open) = self.open.take() else {
             return;
         };
+        // A payment that stays begins a new wait.
+        self.since = run.env.now;
+        if open.is_plan() {
+            return;
+        }
         let withheld = self.terms.trust == TrustModel::ClientTrustsLsp;
-        match open.phase {
-            OpenPhase::Requested => run.emit(Effect::Unlock { open: open.id }),
-            // LSP trusts client: LDK has broadcast the funding transaction by now.
-            OpenPhase::Pending if withheld && !open.broadcast && !open.seen => {
-                run.emit(Effect::Unlock { open: open.id });
-            }
-            _ => {}
+        let spent = !withheld || open.broadcast || open.seen;
+        // LSP trusts client: LDK broadcasts the funding transaction once the client has signed.
+        if open.phase == OpenPhase::Requested || !spent {
+            run.emit(Effect::Unlock { open: open.id });
         }
         run.record(LedgerEntry::OpenEnded {
             scid: self.terms.scid,

@@ -79,6 +79,8 @@ impl Order {
             return false;
         };
         if !self.is_out(hash) {
+            // Decided anew each time: a part may have come back from a channel that took no fee.
+            self.free = false;
             let Some(set) = self.complete_set(hash).filter(|_| !self.is_opening()) else {
                 return false;
             };
@@ -89,6 +91,8 @@ impl Order {
                     free,
                 } => {
                     self.free = free;
+                    // An existing channel has room by now: no need to ask any more.
+                    self.open = self.open.take().filter(|open| !open.is_plan());
                     send(self, channel, hops, run);
                 }
                 Route::Wait => return false,

@@ -197,7 +197,13 @@ impl Order {
 
     /// One wake for each absence in which something waits.
     fn wake(&mut self, run: &mut Run<'_>) {
-        let waits = (self.paying.is_some() || self.paid) && !self.all_held().is_empty();
+        // An open that is not signed ends with the connection: there is nothing to come back to.
+        let doomed = self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.phase == OpenPhase::Requested);
+        let served = (self.paying.is_some() || self.paid) && !doomed;
+        let waits = served && !self.all_held().is_empty();
         if run.env.connected || !waits {
             self.woken = false;
         } else if !self.woken {

@@ -92,7 +92,7 @@ pub struct Node {
     /// Listening and dialling.
     pub net: Net,
     /// Where the time of payments goes.
-    pub timeline: Timeline,
+    pub timeline: Arc<Timeline>,
     /// The best block.
     pub tip: watch::Sender<Tip>,
     /// Counts connects and disconnects.
@@ -269,7 +269,7 @@ impl Node {
         let node = Arc::new(Self {
             events: Events::new(journal.clone()),
             payments: Payments::load(journal.clone(), &boot.live),
-            timeline: Timeline::default(),
+            timeline: Arc::default(),
             tip: watch::channel(Tip {
                 height: tip.height,
                 hash: tip.to_best_block().block_hash,

@@ -29,6 +29,9 @@ const MAX_RECORDS: usize = 10_000;
 const CLOSE: Duration = Duration::from_secs(4);
 const THREADS: Duration = Duration::from_secs(1);
 
+/// Methods that change nothing and may be ended at any point.
+const WAITS: [&str; 3] = ["wait_height", "wait_payment", "next_event"];
+
 type Item = (u8, u64, String);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,7 +90,8 @@ enum Phase {
 struct Shared {
     outbox: Outbox,
     phase: Mutex<Phase>,
-    calls: Mutex<HashMap<u64, AbortHandle>>,
+    /// Calls without an answer yet; a handle for those that only wait.
+    calls: Mutex<HashMap<u64, Option<AbortHandle>>>,
 }
 
 impl Shared {
@@ -216,22 +220,22 @@ impl Native {
             return Ok(());
         };
         let shared = Arc::clone(&self.shared);
+        let only_waits = WAITS.contains(&method.as_str());
         // The lock is held over the spawn, so that an answer cannot come before its call is known.
         let mut calls = lock(&self.shared.calls);
         let task = runtime.spawn(async move {
             let outcome = shared.run(&method, params).await;
             shared.answer(id, outcome);
         });
-        calls.insert(id, task.abort_handle());
+        calls.insert(id, only_waits.then(|| task.abort_handle()));
         Ok(())
     }
 
     /// Forgets a call's answer. What only waits ends; what moves money goes on and is found by its id later.
-    fn cancel(&self, id: u64, abort: bool) -> PyResult<()> {
+    fn cancel(&self, id: u64) -> PyResult<()> {
         self.check_process()?;
-        let handle = lock(&self.shared.calls).remove(&id);
-        if let (Some(handle), true) = (handle, abort) {
-            handle.abort();
+        if let Some(Some(wait)) = lock(&self.shared.calls).remove(&id) {
+            wait.abort();
         }
         Ok(())
     }

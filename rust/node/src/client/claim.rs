@@ -89,7 +89,6 @@ impl Client {
         let Ok(preimage) = <[u8; 32]>::from_hex(preimage) else {
             return;
         };
-        node.timeline.stamp(order.payment_hash, "verified");
         order.status = Status::Claimed;
         self.keep(node, order, true);
         node.cm.claim_funds(PaymentPreimage(preimage));
@@ -175,6 +174,9 @@ async fn verify(node: &Arc<Node>, hash: PaymentHash) {
             Funding::NotYet => None,
         };
         if let Some(refused) = outcome {
+            if refused.is_none() {
+                node.timeline.stamp(hash, "funding_seen");
+            }
             let _gate = node.parts.journal.gate().await;
             match refused {
                 None => node.client.release(node, order),

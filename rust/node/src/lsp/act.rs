@@ -72,7 +72,7 @@ impl Service {
                 skim: _,
             } => forward_part(node, state, scid, client, part, channel, amount),
             Effect::Broadcast { open } => {
-                release_funding(node, open);
+                release_funding(node, state, scid, open);
                 None
             }
             Effect::EnableForwarding { channel } => {
@@ -235,7 +235,7 @@ fn forward_part(
 }
 
 /// Publishes a withheld funding transaction once the state that demands it is durable.
-fn release_funding(node: &Node, open: OpenId) {
+fn release_funding(node: &Node, state: &State, scid: Scid, open: OpenId) {
     let Some(tx) = node.parts.wallet.funding(open.0) else {
         node.parts.log.error(
             "lsp",
@@ -243,10 +243,15 @@ fn release_funding(node: &Node, open: OpenId) {
         );
         return;
     };
+    let paid_by = state.orders.get(&scid).and_then(|o| o.paying);
     let durable = node.parts.journal.durable();
     let broadcaster = Arc::clone(&node.parts.broadcaster);
+    let timeline = Arc::clone(&node.timeline);
     node.spawn(async move {
         if durable.await.is_ok() {
+            if let Some(hash) = paid_by {
+                timeline.stamp(hash, "funding_broadcast");
+            }
             let _ = broadcaster.broadcast(vec![tx]).await;
         }
     });

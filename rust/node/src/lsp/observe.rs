@@ -374,6 +374,10 @@ impl Service {
             Some((*scid, id))
         });
         if let Some((scid, id)) = found {
+            let part = state.orders.get(&scid).and_then(|o| o.parts.get(&id));
+            if let Some(hash) = part.map(|part| part.hash) {
+                node.timeline.stamp(hash, "part_claimed");
+            }
             self.apply(node, &mut state, scid, Input::PartClaimed { id });
             return true;
         }

@@ -1737,3 +1737,47 @@ fn test_S_65_part_that_came_back_from_a_free_channel_pays_for_a_new_one() {
     assert!(is_open(&t.closed(9)));
     assert_eq!(t.opened(1), vec![forward(1, 1, SIZE - FEE, FEE)]);
 }
+
+#[test]
+fn test_S_65_restart_before_channel_pending_was_told() {
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    t.channels.push(ChannelView {
+        open_id: Some(open_id(1)),
+        usable: false,
+        ..view(1, 10_000_000)
+    });
+    assert_eq!(t.resume(&[1]), vec![]);
+    assert_eq!(t.state(), State::Opening);
+    t.pending(1);
+    t.channels.clear();
+    assert_eq!(t.ready(1, 10_000_000), vec![forward(1, 1, SIZE - FEE, FEE)]);
+}
+
+#[test]
+fn test_J_72_part_that_was_not_reduced_earns_nothing() {
+    let mut t = T::fixed();
+    t.part(1, SIZE / 2);
+    t.part(2, SIZE / 2);
+    t.opened(1);
+    t.claim(1);
+    t.claim(2);
+    let earned = |e: &&LedgerEntry| matches!(e, LedgerEntry::FeeEarned { .. });
+    assert_eq!(t.ledger.iter().filter(earned).count(), 1);
+}
+
+#[test]
+fn test_S_70_the_channel_named_comes_before_the_oldest_part() {
+    let mut t = paid();
+    t.channels.push(view(9, SIZE));
+    t.channels[0].outbound_limit = Msat(4_000);
+    t.part_of(2, 2, 5_000);
+    t.channels[0].outbound_limit = Msat(5_000);
+    t.part_of(3, 3, 5_000);
+    let find = |n| {
+        t.order
+            .find_forwarded(&channel_id(n), Some(Msat(5_000)), None)
+    };
+    assert_eq!(find(9), Some(part_id(2)));
+    assert_eq!(find(1), Some(part_id(3)));
+}

@@ -1,7 +1,8 @@
 //! The JIT order: what is known of one sold channel, and the three entrances `step`, `resume` and `find_forwarded`.
 //!
-//! `apply` turns an input into facts; `settle` derives every decision from the facts, `serve` moves the payment on
-//! and `route` finds its way; `resume` compares the facts with LDK's after a restart. Nothing here reads a clock or touches LDK: the node carries out the effects.
+//! `types` are its words; `apply` turns an input into facts; `settle` derives every decision from the facts, `serve`
+//! moves the payment on and `route` finds its way; `resume` compares the facts with LDK's after a restart. Nothing
+//! here reads a clock or touches LDK: the node carries out the effects.
 
 mod apply;
 mod resume;

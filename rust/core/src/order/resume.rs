@@ -57,10 +57,7 @@ impl Order {
         open.broadcast_at = None;
         open.enabled = false;
         let (id, value_sat, channel) = (open.id, open.value_sat, open.channel);
-        let exists = env
-            .channels
-            .iter()
-            .any(|view| view.open_id == Some(id) || Some(view.id) == channel);
+        let exists = env.channels.iter().any(|view| view.open_id == Some(id));
         match (open.phase, channel) {
             (OpenPhase::Asking, _) => run.emit(Effect::AskPolicy {
                 open: id,

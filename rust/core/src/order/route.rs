@@ -97,7 +97,7 @@ impl Order {
         let mut why = Reason::NoRoom;
         for view in own_view.into_iter().filter(|_| own_sound).chain(others) {
             let is_own = is_own(&view);
-            let free = self.paid || self.free || !(is_own || run.env.limits.charge_on_reuse);
+            let free = self.free || !(is_own || run.env.limits.charge_on_reuse);
             let due = if free { Msat::ZERO } else { self.due() };
             let used = run.used.get(&view.id).copied().unwrap_or_default();
             match fit(set, due, view, used) {

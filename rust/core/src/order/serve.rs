@@ -55,7 +55,7 @@ impl Order {
     fn price(&mut self, set: &[(PartId, Part)], run: &Run<'_>) -> Result<Msat, Reason> {
         let declared: Vec<Msat> = set.iter().map(|(_, part)| part.declared).collect();
         let sum = Msat::checked_sum(declared.iter().copied()).ok_or(Reason::AmountOverflow)?;
-        if self.terms.size.is_none() && self.earned == Msat::ZERO {
+        if self.terms.size.is_none() {
             self.fee = fee_of(&self.terms.params, sum);
         }
         self.fee.ok_or(Reason::FeeOverflow)?;

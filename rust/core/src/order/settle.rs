@@ -1,7 +1,6 @@
 //! From facts to decisions: run after every input, and once more changes nothing.
 
 use super::{fee_of, Effect, Open, OpenPhase, Order, Part, PartStatus, Run, State};
-use crate::amount::Msat;
 use crate::ids::{PartId, PaymentHash};
 use crate::ledger::LedgerEntry;
 use crate::menu::TrustModel;
@@ -245,7 +244,7 @@ impl Order {
         let Some(open) = self.open.as_mut() else {
             return;
         };
-        let spent = open.broadcast || open.seen || open.depth > 0;
+        let spent = open.broadcast || open.seen;
         let channel = open.channel;
         let used = self.parts.values().any(|part| {
             matches!(part.status, PartStatus::Forwarding { channel: by, .. } if Some(by) == channel)
@@ -333,9 +332,7 @@ impl Order {
         let set = self.paying.and_then(|hash| self.complete_set(hash));
         set.and_then(|set| set.first().map(|(_, part)| part.declared))
             .is_some_and(|first| {
-                self.terms.size.is_some()
-                    || self.earned > Msat::ZERO
-                    || self.fee == fee_of(&self.terms.params, first)
+                self.terms.size.is_some() || self.fee == fee_of(&self.terms.params, first)
             })
     }
 

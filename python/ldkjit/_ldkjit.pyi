@@ -2,6 +2,8 @@
 
 from typing import final
 
+__all__ = ["Native", "version"]
+
 @final
 class Native:
     """One node's bridge: calls go in as JSON, answers are drained in batches."""

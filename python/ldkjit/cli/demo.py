@@ -108,7 +108,7 @@ class Demo:
         self._begin("1 single part, the LSP trusts the client")
         invoice = await self._jit_invoice(self.ann, SMALL)
         before = await self._payer_outbound()
-        payment = await self._pay(self.ann, invoice)
+        payment = await self._pay(invoice)
         channel = await self._only_channel(self.ann)
         mempool = await self.box.chain.rpc.mempool()
         self._check("funding is in the mempool", True, channel.funding_txid in mempool)
@@ -122,7 +122,7 @@ class Demo:
         invoice = await self._jit_invoice(self.bob, LARGE)
         self._check("who trusts whom", "client_trusts_lsp", invoice.trust and invoice.trust.value)
         before = await self._payer_outbound()
-        payment = await self._pay(self.bob, invoice)
+        payment = await self._pay(invoice)
         after = await self._payer_outbound()
         self._check("parts", 2, sum(after[each] < before[each] for each in before))
         channel = await self._only_channel(self.bob)
@@ -149,7 +149,7 @@ class Demo:
         self._check("path", "channel", invoice.path)
         before = await self._payer_outbound()
         channel = await self._only_channel(self.ann)
-        payment = await self._pay(self.ann, invoice)
+        payment = await self._pay(invoice)
         later = await self._only_channel(self.ann)
         self._check("same channel", channel.channel_id, later.channel_id)
         await self._check_payment(self.ann, invoice, amount, 0, payment, before)
@@ -160,7 +160,7 @@ class Demo:
         self._begin("4 variable amount")
         invoice = await self._jit_invoice(self.cyd, None)
         before = await self._payer_outbound()
-        payment = await self._pay(self.cyd, invoice, amount=ODD)
+        payment = await self._pay(invoice, amount=ODD)
         await self._check_jit_money(self.lsp, self.cyd, invoice, ODD, payment, before)
         await self.box.mine(6)
 
@@ -180,7 +180,7 @@ class Demo:
             invoice = await node.receive(amount, description="after the restart")
             before = await self._payer_outbound()
             channel = await self._only_channel(node)
-            payment = await self._pay(node, invoice)
+            payment = await self._pay(invoice)
             await self._check_payment(node, invoice, amount, 0, payment, before)
             later = await self._only_channel(node)
             gained = int(later.outbound) - int(channel.outbound)
@@ -195,18 +195,21 @@ class Demo:
         self._check("opening fee quoted, msat", quoted, _plain(invoice.opening_fee))
         return invoice
 
-    async def _pay(self, wallet: Node, invoice: Invoice, amount: Msat | None = None) -> Payment:
+    async def _pay(self, invoice: Invoice, amount: Msat | None = None) -> Payment:
         began = time.perf_counter()
-        paying = asyncio.create_task(self.payer.pay(invoice.bolt11, amount=amount))
-        try:
+
+        async def settle() -> None:
             await invoice.settled(timeout=60)
             self._scene.milliseconds += (time.perf_counter() - began) * 1_000
-            return await paying
-        except BaseException:
+
+        settling = asyncio.create_task(settle())
+        paying = asyncio.create_task(self.payer.pay(invoice.bolt11, amount=amount))
+        try:
+            await asyncio.gather(settling, paying)  # raises as soon as either fails
+        finally:
+            settling.cancel()
             paying.cancel()
-            with contextlib.suppress(BaseException):
-                await paying
-            raise
+        return paying.result()
 
     async def _check_jit_money(
         self,

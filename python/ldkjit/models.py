@@ -129,8 +129,8 @@ class Channel(Model):
     confirmations_required: int | None = None
     short_channel_id: str | int | None = None
     inbound_scid_alias: str | int | None = None
-    unpaid_order: bool = False
-    """It was sold, and its opening fee is not yet earned."""
+    unpaid_order: str | None = None
+    """The jit scid of the order whose opening fee this channel still owes."""
     is_outbound: bool
     forwarding_fee_base: Msat = Field(default=Msat(0), validation_alias="forwarding_fee_base_msat")
 

@@ -390,7 +390,7 @@ impl Node {
         let channels = self.cm.list_channels();
         for open in self.parts.wallet.locked() {
             let live = channels.iter().any(|c| c.user_channel_id == open)
-                || self.lsp.as_ref().is_some_and(|lsp| lsp.has_open(open));
+                || self.lsp.as_ref().is_some_and(|lsp| lsp.holds_coins(open));
             if !live && self.parts.wallet.funding(open).is_none() {
                 self.parts.wallet.unlock(open);
             }
@@ -576,6 +576,12 @@ fn descriptor_sat(descriptor: &lightning::sign::SpendableOutputDescriptor) -> u6
 }
 
 fn open_store(config: &Config, log: &Arc<Log>) -> Result<(Box<dyn Store>, Seed), NodeError> {
+    std::fs::create_dir_all(&config.data_dir).map_err(|e| {
+        NodeError::config(format!(
+            "data_dir: {} cannot be made: {e}",
+            config.data_dir.display()
+        ))
+    })?;
     let store: Box<dyn Store> = match config.store {
         StoreKind::Memory => Box::new(crate::store::MemoryStore::default()),
         StoreKind::Sqlite => Box::new(crate::store::SqliteStore::open(

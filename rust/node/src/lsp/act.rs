@@ -61,8 +61,8 @@ impl Service {
                 None
             }
             Effect::Unlock { open } => {
-                node.parts.wallet.unlock(open.0);
                 state.opening.remove(&open);
+                give_back(node, open);
                 None
             }
             Effect::Forward {
@@ -95,6 +95,19 @@ impl Service {
                 None
             }
         }
+    }
+}
+
+/// Unlocks an open's coins, unless its funding transaction went out while the open was given up: then they are spent.
+fn give_back(node: &Node, open: OpenId) {
+    let wallet = &node.parts.wallet;
+    let published = wallet.funding(open.0).is_some_and(|tx| {
+        let txid = tx.compute_txid();
+        wallet.confirmed_at(&txid).is_some()
+            || node.parts.broadcaster.pending().iter().any(|(t, _)| *t == txid)
+    });
+    if !published {
+        wallet.unlock(open.0);
     }
 }
 

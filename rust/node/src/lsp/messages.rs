@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bitcoin::secp256k1::PublicKey;
 use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::Scid;
-use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::lsps0::{encode_result, parse_request, Request, RpcError};
 use ldkjit_core::lsps2::{
     decide_buy, decide_get_info, get_info_result, protocols_result, BuyRequest, BuyResponse, Call,
@@ -158,13 +157,7 @@ impl Service {
             sold_at: now,
             token: sale.token,
         });
-        node.record(&LedgerEntry::OrderSold {
-            scid,
-            client,
-            size: sale.size,
-            fee: sale.fee,
-            trust: self.config.trust,
-        });
+        node.record(&order.sold_entry());
         node.events.emit(&NodeEvent::OrderSold {
             scid,
             client,

@@ -18,6 +18,7 @@ use ldkjit_core::rules::{Exposure, Rules};
 use ldkjit_core::sizing::Sizing;
 use ldkjit_core::time::Millis;
 use lightning::chain::chaininterface::{ConfirmationTarget, FeeEstimator};
+use lightning::ln::channel_state::ChannelShutdownState;
 
 use crate::config::LspConfig;
 use crate::convert;
@@ -176,23 +177,22 @@ impl Service {
             .list_channels_with_counterparty(client)
             .into_iter()
             .filter(|c| c.funding_txo.is_some())
-            .filter(|c| {
-                !matches!(
-                    c.channel_shutdown_state,
-                    Some(s) if s != lightning::ln::channel_state::ChannelShutdownState::NotShuttingDown
-                )
-            })
             .map(|c| {
                 let open_id = OpenId(c.user_channel_id);
                 let order = order_of(open_id).and_then(|scid| state.orders.get(&scid));
+                let closing = matches!(
+                    c.channel_shutdown_state,
+                    Some(s) if s != ChannelShutdownState::NotShuttingDown
+                );
+                let room = |msat| Msat(if closing { 0 } else { msat });
                 ChannelView {
                     id: ChannelId(c.channel_id.0),
                     open_id: order_of(open_id).map(|_| open_id),
-                    usable: c.is_usable,
-                    outbound_limit: Msat(c.next_outbound_htlc_limit_msat),
-                    outbound_capacity: Msat(c.outbound_capacity_msat),
+                    usable: c.is_usable && !closing,
+                    outbound_limit: room(c.next_outbound_htlc_limit_msat),
+                    outbound_capacity: room(c.outbound_capacity_msat),
                     htlc_minimum: Msat(c.next_outbound_htlc_minimum_msat.max(1)),
-                    unpaid: order.is_some_and(Order::owes),
+                    unpaid: order.is_some_and(|order| !order.paid),
                 }
             })
             .collect()

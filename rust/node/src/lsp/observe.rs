@@ -123,7 +123,44 @@ impl Service {
                 Input::Disconnected
             };
             self.apply(node, &mut state, scid, input);
+            if !connected {
+                self.lost_before_funding(node, &mut state, scid, peer);
+            }
         }
+    }
+
+    /// An open that has no funding transaction yet ends with the connection (J-62); LDK itself would take it up again.
+    fn lost_before_funding(
+        &self,
+        node: &Node,
+        state: &mut State,
+        scid: Scid,
+        client: &PublicKey,
+    ) {
+        let open = state.orders.get(&scid).and_then(|o| o.open.as_ref());
+        let Some(open) = open.filter(|o| o.phase == OpenPhase::Requested) else {
+            return;
+        };
+        let open = open.id;
+        let channel = node
+            .cm
+            .list_channels_with_counterparty(client)
+            .into_iter()
+            .find(|c| c.user_channel_id == open.0);
+        // With a funding transaction LDK reports what became of it.
+        if channel.as_ref().is_some_and(|c| c.funding_txo.is_some()) {
+            return;
+        }
+        if let Some(channel) = channel {
+            let why = "the client disconnected".to_string();
+            let _ = node.cm.force_close_broadcasting_latest_txn(
+                &channel.channel_id,
+                client,
+                why,
+            );
+        }
+        let why = OpenFailure::Disconnected;
+        self.apply(node, state, scid, Input::OpenFailed { open, why });
     }
 
     /// A second went by: only orders that wait for something are asked.
@@ -168,7 +205,9 @@ impl Service {
         let gone: Vec<PartId> = order
             .parts
             .iter()
-            .filter(|(_, part)| part.status == PartStatus::Held)
+            .filter(|(_, part)| {
+                matches!(part.status, PartStatus::Held | PartStatus::Failing { .. })
+            })
             .map(|(id, _)| *id)
             .filter(|id| {
                 node.cm
@@ -379,16 +418,16 @@ impl Service {
                 node.timeline.stamp(hash, "part_claimed");
             }
             self.apply(node, &mut state, scid, Input::PartClaimed { id });
-            return true;
         }
+        // LDK may send a part over another channel than ours (D-2): what is known there must be published too.
         let owner = scids.into_iter().find(|scid| {
             let open = state.orders.get(scid).and_then(|o| o.open.as_ref());
             open.is_some_and(|open| open.channel == Some(channel))
         });
-        if let Some(scid) = owner {
-            self.apply(node, &mut state, scid, Input::ClaimedOver { channel });
+        if let Some(owner) = owner.filter(|owner| found.map(|(scid, _)| scid) != Some(*owner)) {
+            self.apply(node, &mut state, owner, Input::ClaimedOver { channel });
         }
-        false
+        found.is_some()
     }
 
     /// A forwarded HTLC failed downstream; LDK says only over which channel.
@@ -469,14 +508,13 @@ impl Service {
             .map(|_| scid)
     }
 
-    /// Whether an open belongs to an order that is not over.
+    /// Whether an order still counts on the coins of an open.
     #[must_use]
-    pub fn has_open(&self, open: u128) -> bool {
+    pub fn holds_coins(&self, open: u128) -> bool {
+        let open = OpenId(open);
         let state = lock(&self.state);
-        let order = order_of(OpenId(open)).and_then(|scid| state.orders.get(&scid));
-        order
-            .and_then(|o| o.open.as_ref())
-            .is_some_and(|o| o.id.0 == open)
+        let order = order_of(open).and_then(|scid| state.orders.get(&scid));
+        order.is_some_and(|order| order.coins() == Some(open))
     }
 
     /// Whether the operator may close a channel: not before the lifetime that was sold is over (J-11).

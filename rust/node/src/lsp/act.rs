@@ -104,7 +104,12 @@ fn give_back(node: &Node, open: OpenId) {
     let published = wallet.funding(open.0).is_some_and(|tx| {
         let txid = tx.compute_txid();
         wallet.confirmed_at(&txid).is_some()
-            || node.parts.broadcaster.pending().iter().any(|(t, _)| *t == txid)
+            || node
+                .parts
+                .broadcaster
+                .pending()
+                .iter()
+                .any(|(t, _)| *t == txid)
     });
     if !published {
         wallet.unlock(open.0);
@@ -256,7 +261,8 @@ fn release_funding(node: &Node, state: &State, scid: Scid, open: OpenId) {
         );
         return;
     };
-    let paid_by = state.orders.get(&scid).and_then(|o| o.paying);
+    let order = state.orders.get(&scid);
+    let paid_by = order.and_then(|o| o.paying.or_else(|| o.parts.values().next().map(|p| p.hash)));
     let durable = node.parts.journal.durable();
     let broadcaster = Arc::clone(&node.parts.broadcaster);
     let timeline = Arc::clone(&node.timeline);

@@ -130,13 +130,7 @@ impl Service {
     }
 
     /// An open that has no funding transaction yet ends with the connection (J-62); LDK itself would take it up again.
-    fn lost_before_funding(
-        &self,
-        node: &Node,
-        state: &mut State,
-        scid: Scid,
-        client: &PublicKey,
-    ) {
+    fn lost_before_funding(&self, node: &Node, state: &mut State, scid: Scid, client: &PublicKey) {
         let open = state.orders.get(&scid).and_then(|o| o.open.as_ref());
         let Some(open) = open.filter(|o| o.phase == OpenPhase::Requested) else {
             return;
@@ -153,11 +147,9 @@ impl Service {
         }
         if let Some(channel) = channel {
             let why = "the client disconnected".to_string();
-            let _ = node.cm.force_close_broadcasting_latest_txn(
-                &channel.channel_id,
-                client,
-                why,
-            );
+            let _ = node
+                .cm
+                .force_close_broadcasting_latest_txn(&channel.channel_id, client, why);
         }
         let why = OpenFailure::Disconnected;
         self.apply(node, state, scid, Input::OpenFailed { open, why });

@@ -237,6 +237,20 @@ class Limits(_Config):
         max_exposure_per_client: Exposure to one client.
         max_exposure: Exposure in all.
         max_unclaimed_per_client: Channels of one client whose payment it then failed.
+        max_pending_requests: Requests of one client that wait for an answer.
+        htlc_minimum: The smallest part that is forwarded.
+        min_channel_sat: No channel is smaller, 20,000 to 1,000,000,000 sat.
+        max_channel_sat: No channel is larger, 20,000 to 1,000,000,000 sat.
+        extra_capacity_ppm: Room beyond the first payment, as a share of it, parts per million.
+        extra_capacity_sat: Room beyond the first payment, sat.
+        max_opens: Attempts to open a channel for one order.
+        collect_ms: How long parts are held for the missing ones, 90,000 to 600,000 ms.
+        wake_ms: How long a complete payment is held for a client that is offline, ms.
+        open_ms: How long an open may take, ms.
+        grace_ms: How long after its offer ran out an unpaid channel is kept, ms.
+        charge_on_reuse: Charge the opening fee too when a channel that is paid carries the payment.
+        forwarding_base_msat: The routing fee of a paid channel, base.
+        forwarding_ppm: The routing fee of a paid channel, parts per million.
     """
 
     max_orders_per_client: Annotated[int, _between(0, 1_000_000, "orders")] = 10
@@ -246,6 +260,20 @@ class Limits(_Config):
     )
     max_exposure: Msat = Field(default=sat(100_000_000), **_msat_alias("max_exposure"))
     max_unclaimed_per_client: Annotated[int, _between(1, 1_000_000, "channels")] = 3
+    max_pending_requests: Annotated[int, _between(1, 1_000, "requests")] = 10
+    htlc_minimum: Msat = Field(default=sat(1), **_msat_alias("htlc_minimum"))
+    min_channel_sat: Annotated[int, _between(20_000, 1_000_000_000, "sat")] = 20_000
+    max_channel_sat: Annotated[int, _between(20_000, 1_000_000_000, "sat")] = 100_000_000
+    extra_capacity_ppm: Annotated[int, _between(0, 100_000_000, "parts per million")] = 100_000
+    extra_capacity_sat: Annotated[int, _between(0, 1_000_000_000, "sat")] = 10_000
+    max_opens: Annotated[int, _between(1, 100, "attempts")] = 3
+    collect_ms: Annotated[int, _between(90_000, 600_000, "ms")] = 90_000
+    wake_ms: Annotated[int, _between(0, 86_400_000, "ms")] = 120_000
+    open_ms: Annotated[int, _between(1_000, 3_600_000, "ms")] = 60_000
+    grace_ms: Annotated[int, _between(0, 86_400_000, "ms")] = 600_000
+    charge_on_reuse: bool = False
+    forwarding_base_msat: Annotated[int, _between(0, 1_000_000_000, "msat")] = 1_000
+    forwarding_ppm: Ppm = 0
 
 
 class TrustModel(str, Enum):
@@ -267,6 +295,7 @@ class LspConfig(_Config):
         limits: What is risked at most.
         allow: If given, only these clients are served.
         deny: These clients are never served.
+        cltv_expiry_delta: What the LSP adds to a payment's expiry, 48 to 1,008 blocks.
     """
 
     menu: list[FeeTier] = Field(max_length=64)
@@ -275,6 +304,7 @@ class LspConfig(_Config):
     limits: Limits = Field(default_factory=Limits)
     allow: list[NodeId] | None = None
     deny: list[NodeId] = Field(default_factory=list)
+    cltv_expiry_delta: Annotated[int, _between(48, 1_008, "blocks")] = 144
 
 
 class NodeConfig(_Config):

@@ -111,11 +111,13 @@ class FundingConflict(EventBase):
 
 
 class OnchainReceived(EventBase):
-    """Coins came."""
+    """A payment to an address of this wallet is in a block."""
 
     type: Literal["onchain_received"] = "onchain_received"
-    txid: str | None = None
+    outpoint: str | None = None
+    """``txid:index``."""
     amount_sat: int | None = None
+    height: int | None = None
 
 
 class UnknownEvent(EventBase):

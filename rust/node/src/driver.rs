@@ -16,8 +16,10 @@ use lightning_block_sync::{SpvClient, UnboundedCache};
 use ldkjit_core::lsps0::{side_of, Side};
 
 use crate::chain::bitcoind::Bitcoind;
+use crate::client::watch;
 use crate::config::ChainConfig;
 use crate::error::NodeError;
+use crate::events::NodeEvent;
 use crate::handler;
 use crate::ldk::{self, ChainMonitor, ChannelManager, Monitor, Parts, Sweeper};
 use crate::lsp::Service;
@@ -163,7 +165,8 @@ async fn drive(node: Arc<Node>) {
 /// Between half and one and a half of the delay: irregular, as LDK asks for privacy.
 fn spread(node: &Node, delay: Duration) -> Duration {
     let share = u32::try_from(node.random_u64() % 1_000).unwrap_or(0);
-    (delay / 2).saturating_add(delay.saturating_mul(share) / 1_000)
+    let thousandth = delay.checked_div(1_000).unwrap_or_default();
+    thousandth.saturating_mul(share.saturating_add(500))
 }
 
 async fn handle_events(node: &Arc<Node>) {
@@ -230,8 +233,16 @@ async fn on_block(node: &Arc<Node>) {
         }
         node.client.on_block(node);
     }
+    for received in node.parts.wallet.take_received() {
+        node.events.emit(&NodeEvent::OnchainReceived {
+            outpoint: received.outpoint.to_string(),
+            amount_sat: received.value_sat,
+            height: received.height,
+        });
+    }
     node.look_at_monitors.notify_one();
     node.wake.notify_one();
+    node.spawn(watch::look(Arc::clone(node)));
     node.parts.broadcaster.new_block(node.height());
 }
 

@@ -79,10 +79,11 @@ pub enum NodeEvent {
         funding: String,
         conflicting_txid: String,
     },
-    /// The on-chain balance changed with a block.
+    /// A payment to an address of ours is in a block.
     OnchainReceived {
-        confirmed_sat: u64,
-        unconfirmed_sat: u64,
+        outpoint: String,
+        amount_sat: u64,
+        height: u32,
     },
 }
 

@@ -118,12 +118,12 @@ impl Payments {
     fn begin(&self, payment: &Payment) {
         lock(&self.pending).insert(payment.id, payment.clone());
         self.journal
-            .put(KIND, &payment.id.to_string(), encode(payment));
+            .put(KIND, payment.id.to_string(), encode(payment));
     }
 
     fn forget(&self, id: &PaymentHash) {
         lock(&self.pending).remove(id);
-        self.journal.delete(KIND, &id.to_string());
+        self.journal.delete(KIND, id.to_string());
     }
 
     /// Ends a payment: out of the live state, into the history, in one commit.

@@ -82,10 +82,22 @@ impl Client {
     }
 
     /// Gives up the preimage. The caller holds the gate, so that the order and LDK's claim are one commit.
-    fn release(&self, node: &Node, mut order: ClientOrder) {
-        let Status::Claiming { preimage, .. } = &order.status else {
+    fn release(&self, node: &Arc<Node>, mut order: ClientOrder) {
+        let Status::Claiming {
+            preimage, channels, ..
+        } = &order.status
+        else {
             return;
         };
+        for details in node.cm.list_channels() {
+            let channel = convert::channel(&details.channel_id);
+            let unconfirmed = details.confirmations.unwrap_or(0) == 0 && !details.is_outbound;
+            if let Some(txo) = details.funding_txo.filter(|_| unconfirmed) {
+                if channels.contains(&channel) {
+                    self.watches.add(node, channel, txo.into_bitcoin_outpoint());
+                }
+            }
+        }
         let Ok(preimage) = <[u8; 32]>::from_hex(preimage) else {
             return;
         };
@@ -93,6 +105,7 @@ impl Client {
         self.keep(node, order, true);
         node.cm.claim_funds(PaymentPreimage(preimage));
         node.wake.notify_one();
+        node.spawn(super::watch::look(Arc::clone(node)));
     }
 
     fn refuse(&self, node: &Node, hash: PaymentHash, order: Option<ClientOrder>, reason: Reason) {

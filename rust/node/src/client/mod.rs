@@ -3,6 +3,7 @@
 mod buy;
 mod claim;
 mod request;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -94,6 +95,8 @@ pub struct Client {
     orders: Mutex<BTreeMap<PaymentHash, ClientOrder>>,
     /// Requests that wait for an answer.
     pub requests: Requests,
+    /// Funding transactions the balance depends on.
+    pub watches: watch::Watches,
 }
 
 impl Client {
@@ -116,6 +119,7 @@ impl Client {
             lsps,
             orders: Mutex::new(orders),
             requests: Requests::default(),
+            watches: watch::Watches::load(live)?,
         })
     }
 

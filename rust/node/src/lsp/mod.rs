@@ -256,7 +256,7 @@ impl Service {
             if before.is_some() {
                 node.events.emit(&NodeEvent::OrderChanged {
                     scid,
-                    state: state_name(next.state).into(),
+                    state: state_name(next.state),
                 });
             }
         }

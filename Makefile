@@ -36,7 +36,7 @@ demo: .venv/extension ## five JIT payments on regtest, every millisatoshi checke
 test: test-rust test-python ## all tests but interop
 
 test-rust:
-	cargo test --locked --release --workspace --features ldkjit-node/faults
+	BITCOIND_EXE="$$($(PYTHON) python/ldkjit/sandbox/bitcoind.py)" cargo test --locked --release --workspace --features ldkjit-node/faults
 
 test-python: .venv/extension
 	$(BIN)/pytest

@@ -315,13 +315,16 @@ class NodeConfig(_Config):
         chain: The bitcoind it follows.
         network: The Bitcoin network.
         store: ``"sqlite"``, or ``"memory"`` for tests: then everything is lost at the end.
-        mnemonic: 12 to 24 BIP 39 words; by default made at the first start and kept in the store.
+        mnemonic: 12 to 24 BIP 39 words; by default made at the first start. Either way they lie in
+            the data folder, readable by its owner alone.
         listen: Addresses to listen on, ``host:port``; port 0 takes a free one.
         announce: Addresses to announce to the network.
         alias: A name to announce, at most 32 bytes.
         lsps: LSPs to buy channels from, in order of preference.
         lsp: Given, the node sells channels.
         accept_channels: Whether strangers may open channels to this node.
+        channel_confirmations: Confirmations an ordinary channel needs, 1 to 144; a channel bought
+            from an LSP needs none.
         peers: ``node_id@host:port`` to stay connected with.
         forward_delay_ms: Delay before HTLCs are forwarded, 0 to 10,000 ms: privacy for latency.
         fee_fallback_sat_per_kw: Fee rate to use where bitcoind has no estimate, 253 to 1,000,000
@@ -340,6 +343,7 @@ class NodeConfig(_Config):
     lsps: list[Lsp] = Field(default_factory=list[Lsp])
     lsp: LspConfig | None = None
     accept_channels: bool = False
+    channel_confirmations: Annotated[int, _between(1, 144, "confirmations")] = 3
     peers: list[str] = Field(default_factory=list)
     forward_delay_ms: Annotated[int, _between(0, 10_000, "ms")] = 0
     fee_fallback_sat_per_kw: (

@@ -184,7 +184,7 @@ pub struct Config {
     #[serde(default)]
     pub lsp: Option<LspConfig>,
     /// Accept ordinary channels from anybody.
-    #[serde(default = "yes")]
+    #[serde(default)]
     pub accept_channels: bool,
     /// Confirmations an ordinary channel needs.
     #[serde(default = "default_depth")]
@@ -207,9 +207,6 @@ pub struct Config {
     pub fault: Option<crate::lsp::Fault>,
 }
 
-fn yes() -> bool {
-    true
-}
 fn default_verify_ms() -> u64 {
     30_000
 }

@@ -335,9 +335,10 @@ impl Node {
                 Err(_) => return,
             };
             if let (Some(node), Some(error)) = (node.upgrade(), failed) {
-                node.parts
-                    .log
-                    .error("node", format_args!("stopping, nothing can be saved: {error}"));
+                node.parts.log.error(
+                    "node",
+                    format_args!("stopping, nothing can be saved: {error}"),
+                );
                 let _ = node.stop().await;
             }
         });

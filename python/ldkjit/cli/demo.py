@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..amounts import Msat, sat
@@ -153,8 +153,7 @@ class Demo:
         later = await self._only_channel(self.ann)
         self._check("same channel", channel.channel_id, later.channel_id)
         await self._check_payment(self.ann, invoice, amount, 0, payment, before)
-        gained = int(later.outbound) - int(channel.outbound)
-        self._check("the wallet's channel gained, msat", int(amount), gained)
+        await self._check_gain(self.ann, channel, amount)
 
     async def _variable_amount(self) -> None:
         self._begin("4 variable amount")
@@ -182,9 +181,7 @@ class Demo:
             channel = await self._only_channel(node)
             payment = await self._pay(invoice)
             await self._check_payment(node, invoice, amount, 0, payment, before)
-            later = await self._only_channel(node)
-            gained = int(later.outbound) - int(channel.outbound)
-            self._check("the wallet's channel gained, msat", int(amount), gained)
+            await self._check_gain(node, channel, amount)
 
     # Steps
 
@@ -224,12 +221,16 @@ class Demo:
         await self._check_payment(wallet, invoice, amount, fee, paid, before)
         earned = await until(lambda: self._earned(lsp, invoice.payment_hash), "the LSP's ledger")
         self._check("the LSP earned, msat", fee, earned)
-        channel = await self._only_channel(wallet)
-        # What is the wallet's and cannot be spent is its reserve: whole satoshi, at most 1 %.
-        reserve = int(amount) - fee - int(channel.outbound)
-        limit = max(1_000, channel.capacity_sat // 100) * 1_000
-        within = 0 <= reserve <= limit and reserve % 1_000 == 0
-        self._check("the wallet's channel holds it, less its reserve", True, within)
+        capacity_sat = (await self._only_channel(wallet)).capacity_sat
+        limit = max(1_000, capacity_sat // 100) * 1_000
+
+        async def holds() -> bool:
+            # What is the wallet's and cannot be spent is its reserve: whole satoshi, at most 1 %.
+            (channel,) = await wallet.channels()
+            reserve = int(amount) - fee - int(channel.outbound)
+            return 0 <= reserve <= limit and reserve % 1_000 == 0
+
+        await self._check_soon("the wallet's channel holds it, less its reserve", True, holds)
 
     async def _check_payment(
         self,
@@ -245,19 +246,29 @@ class Demo:
         self._check("the wallet received, msat", int(amount) - fee, _plain(got.amount))
         self._check("opening fee, msat", fee, _plain(got.opening_fee) or 0)
 
-        # The last commitment is signed a moment after the payment is known to have succeeded.
         spent = int(amount) + int(paid.fee or 0)
 
         async def lost() -> int:
             after = await self._payer_outbound()
             return sum(int(before[each]) - int(after[each]) for each in before)
 
-        with contextlib.suppress(TimeoutError):
-            await until(lambda: _equal(lost(), spent), "the payer's channels", timeout=5)
-        self._check("the payer's channels lost, msat", spent, await lost())
+        await self._check_soon("the payer's channels lost, msat", spent, lost)
         self._scene.paid_msat += int(amount)
         self._scene.opening_fee_msat += fee
         self._scene.received_msat += _plain(got.amount) or 0
+
+    async def _check_gain(self, wallet: Node, before: Channel, amount: Msat) -> None:
+        async def gained() -> int:
+            (channel,) = await wallet.channels()
+            return int(channel.outbound) - int(before.outbound)
+
+        await self._check_soon("the wallet's channel gained, msat", int(amount), gained)
+
+    async def _check_soon(self, what: str, expected: Any, actual: Callable[[], Any]) -> None:
+        """Check what is so a moment after the payment: the last commitments are still signed."""
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: _equal(actual(), expected), what, timeout=5)
+        self._check(what, expected, await actual())
 
     async def _check_order(
         self, who: str, node: Node, invoice: Invoice, first: str, then: str
@@ -308,5 +319,5 @@ def _plain(amount: Msat | None) -> int | None:
     return None if amount is None else int(amount)
 
 
-async def _equal(actual: Any, expected: int) -> bool:
+async def _equal(actual: Any, expected: Any) -> bool:
     return bool(await actual == expected)

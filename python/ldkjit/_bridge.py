@@ -82,6 +82,18 @@ class Bridge:
         # The loop must not keep the bridge alive, or forgetting a node would never close it.
         self._loop.add_reader(descriptor, _drain, reference)
 
+    def check(self) -> None:
+        """Refuse whoever does not own the node.
+
+        Raises:
+            ForkError: This is a forked child.
+            WrongLoopError: Another event loop is running than at the start.
+        """
+        if os.getpid() != self._pid:
+            raise ForkError("the node belongs to the process this one was forked from")
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongLoopError("the node was started in another event loop")
+
     async def call(self, method: str, **params: Any) -> Any:
         """Call a method and wait for its answer.
 
@@ -93,10 +105,7 @@ class Bridge:
             NodeStoppedError: The bridge is closed.
             LdkJitError: What the node answered.
         """
-        if os.getpid() != self._pid:
-            raise ForkError("the node belongs to the process this one was forked from")
-        if asyncio.get_running_loop() is not self._loop:
-            raise WrongLoopError("the node was started in another event loop")
+        self.check()
         if not self._close_native.alive:
             raise NodeStoppedError("the node is stopped")
         id = next(self._ids)

@@ -66,7 +66,7 @@ class InvoiceError(LdkJitError):
 
     @property
     def why(self) -> str | None:
-        """``expired``, ``already_paid``, ``wrong_network`` or ``malformed``."""
+        """``expired``, ``already_paid``, ``wrong_network``, ``malformed`` or ``own``."""
         return self.details.get("why")
 
 

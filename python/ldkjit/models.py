@@ -202,10 +202,11 @@ class Order(Model):
     scid: str
     """The jit scid, ``BLOCKxTXxOUTPUT``."""
     state: str
-    """``sold``, ``collecting``, ``waking``, ``opening``, ``forwarding``, ``paid``, ``owed``,
-    ``expired``, ``failed`` or ``closed``."""
+    """Sold: ``sold``, ``collecting``, ``waking``, ``opening``, ``forwarding``, ``paid``, ``owed``,
+    ``expired``, ``failed`` or ``closed``. Bought: ``open``, ``claiming``, ``claimed`` or
+    ``refused``."""
     reason: str | None = None
-    """Why it failed."""
+    """Why it failed or was refused."""
     client: str | None = None
     """The buyer's node id."""
     size: Msat | None = None
@@ -225,6 +226,12 @@ class Order(Model):
         if isinstance(told.get("state"), dict):
             told["reason"] = told["state"].get("failed")
             told["state"] = "failed"
+        elif str(told.get("state", "")).startswith("failed:"):
+            told["state"], _, told["reason"] = told["state"].partition(":")
+        if isinstance(told.get("status"), dict):  # of an order bought
+            status = cast("dict[str, Any]", told.pop("status"))
+            told.setdefault("state", status.get("is"))
+            told.setdefault("reason", status.get("reason"))
         return told
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any, Literal
@@ -10,9 +12,9 @@ from typing import Any, Literal
 from pydantic import PrivateAttr
 
 from ._bridge import Bridge, NativeLike
-from .amounts import Msat
+from .amounts import MAX_MSAT, MSAT_PER_SAT, Msat
 from .config import NodeConfig
-from .errors import NodeStoppedError, PaymentError, TimeoutError_
+from .errors import AmountError, ConfigError, NodeStoppedError, PaymentError, TimeoutError_
 from .events import Event, parse_event
 from .models import (
     Balances,
@@ -29,6 +31,10 @@ from .models import (
 )
 
 _PAGE = 100
+_MAX_SAT = MAX_MSAT // MSAT_PER_SAT
+_MIN_FEE_RATE = 253  # sat per 1000 weight: 1 sat per vbyte, below which nobody relays
+_MAX_FEE_RATE = 1_000_000
+_LONGEST_S = 86_400.0 * 366
 
 
 def _native() -> NativeLike:
@@ -38,8 +44,42 @@ def _native() -> NativeLike:
     return Native()
 
 
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ConfigError(f"{name}: accepts seconds from 0 on, not {value!r}")
+    return min(float(value), _LONGEST_S)
+
+
 def _ms(seconds: float) -> int:
-    return max(1, round(seconds * 1_000))
+    return max(1, round(_seconds("timeout", seconds) * 1_000))
+
+
+def _whole_seconds(name: str, value: float) -> int:
+    return math.ceil(_seconds(name, value))
+
+
+# Checked here, as JSON would let the node speak of "u64" and of no parameter's name.
+def _amount(name: str, value: int | None) -> int | None:
+    if value is None:
+        return None
+    try:
+        return int(Msat(value))
+    except AmountError as error:
+        raise AmountError(f"{name}: {error.message}", details={"field": name}) from None
+
+
+def _whole(name: str, value: Any, low: int, high: int, unit: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        text = f"{name}: accepts a whole number of {unit}, not {type(value).__name__} {value!r}"
+    elif isinstance(value, Msat):
+        text = f"{name}: accepts {unit}, not an amount in msat: write {name}=amount.sat"
+    elif not low <= value <= high:
+        text = f"{name}: accepts {low:_} to {high:_} {unit}, not {value:_}"
+    else:
+        return int(value)
+    raise AmountError(text, details={"field": name})
 
 
 class Invoice(InvoiceData):
@@ -88,6 +128,7 @@ class Node:
         self.config = config
         self._make_native = _make_native
         self._bridge: Bridge | None = None
+        self._turn = asyncio.Lock()  # one start or stop at a time
 
     async def __aenter__(self) -> Node:
         await self.start()
@@ -110,27 +151,30 @@ class Node:
             StoreLockedError: Another process has the store open.
             StoreError: The store cannot be read.
         """
-        if self._bridge is not None:
-            return await self.status()
-        bridge = Bridge(self._make_native)
-        try:
-            told = await bridge.call("start", **self.config.model_dump(mode="json"))
-        except BaseException:
-            bridge.close()
-            raise
-        self._bridge = bridge
-        return Status.model_validate(told)
+        async with self._turn:
+            if self._bridge is not None:
+                return await self.status()
+            bridge = Bridge(self._make_native)
+            try:
+                told = await bridge.call("start", **self.config.model_dump(mode="json"))
+            except BaseException:
+                bridge.close()
+                raise
+            self._bridge = bridge
+            return Status.model_validate(told)
 
     async def stop(self) -> None:
         """Disconnect, make everything durable, close the store. Does nothing when stopped."""
-        bridge, self._bridge = self._bridge, None
-        if bridge is None:
-            return
-        try:
-            with contextlib.suppress(NodeStoppedError):
-                await bridge.call("stop")
-        finally:
-            bridge.close()
+        async with self._turn:
+            if self._bridge is None:
+                return
+            self._bridge.check()  # a child or another loop must not stop what it does not own
+            bridge, self._bridge = self._bridge, None
+            try:
+                with contextlib.suppress(NodeStoppedError):
+                    await bridge.call("stop")
+            finally:
+                bridge.close()
 
     async def _call(self, method: str, **params: Any) -> Any:
         if self._bridge is None:
@@ -150,7 +194,11 @@ class Node:
             TimeoutError_: It has not in time.
         """
         return Status.model_validate(
-            await self._call("wait_height", height=height, timeout_ms=_ms(timeout))
+            await self._call(
+                "wait_height",
+                height=_whole("height", height, 0, 2**32 - 1, "blocks"),
+                timeout_ms=_ms(timeout),
+            )
         )
 
     async def balances(self) -> Balances:
@@ -186,13 +234,20 @@ class Node:
 
         Raises:
             AddressError: Malformed, or of another network.
+            AmountError: The amount or the fee rate is out of range.
             InsufficientFundsError: There are too few coins.
         """
         told = await self._call(
             "send_onchain",
             address=address,
-            amount_sat=amount_sat,
-            fee_rate_sat_per_kw=fee_rate_sat_per_kw,
+            amount_sat=_whole("amount_sat", amount_sat, 1, _MAX_SAT, "sat"),
+            fee_rate_sat_per_kw=_whole(
+                "fee_rate_sat_per_kw",
+                fee_rate_sat_per_kw,
+                _MIN_FEE_RATE,
+                _MAX_FEE_RATE,
+                "sat per 1000 weight",
+            ),
         )
         return str(told["txid"])
 
@@ -239,8 +294,8 @@ class Node:
         told = await self._call(
             "open_channel",
             peer=peer,
-            capacity_sat=capacity_sat,
-            push_msat=push or 0,
+            capacity_sat=_whole("capacity_sat", capacity_sat, 1, _MAX_SAT, "sat"),
+            push_msat=_amount("push", push) or 0,
             announce=announce,
             timeout_ms=_ms(timeout),
         )
@@ -290,10 +345,10 @@ class Node:
         """
         told = await self._call(
             "receive",
-            amount_msat=amount,
+            amount_msat=_amount("amount", amount),
             description=description,
-            expiry_s=max(1, round(expiry)),
-            max_opening_fee_msat=max_opening_fee,
+            expiry_s=_whole_seconds("expiry", expiry),
+            max_opening_fee_msat=_amount("max_opening_fee", max_opening_fee),
             jit=jit,
             lsp=lsp,
             timeout_ms=_ms(timeout),
@@ -345,9 +400,9 @@ class Node:
         told = await self._call(
             "pay",
             bolt11=bolt11,
-            amount_msat=amount,
-            max_fee_msat=max_fee,
-            retry_s=max(0, round(retry)),
+            amount_msat=_amount("amount", amount),
+            max_fee_msat=_amount("max_fee", max_fee),
+            retry_s=_whole_seconds("retry", retry),
         )
         return await self.wait_payment(told["id"], timeout=timeout)
 
@@ -367,9 +422,9 @@ class Node:
         told = await self._call(
             "keysend",
             node_id=node_id,
-            amount_msat=amount,
-            max_fee_msat=max_fee,
-            retry_s=max(0, round(retry)),
+            amount_msat=_amount("amount", amount),
+            max_fee_msat=_amount("max_fee", max_fee),
+            retry_s=_whole_seconds("retry", retry),
         )
         return await self.wait_payment(told["id"], timeout=timeout)
 

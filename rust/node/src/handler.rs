@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::PaymentHash;
 use ldkjit_core::ledger::LedgerEntry;
+use ldkjit_core::lsps0::clean_text;
 use lightning::events::{Event, FundingInfo, HTLCHandlingFailureType, PaymentPurpose};
 
 use crate::convert;
@@ -127,11 +128,13 @@ pub fn handle(node: &Arc<Node>, event: Event) {
             ..
         } => {
             let channel = convert::channel(&channel_id);
-            log.info("channel", format_args!("{channel} closed: {reason}"));
+            // May carry words of the peer.
+            let why = clean_text(&reason.to_string());
+            log.info("channel", format_args!("{channel} closed: {why}"));
             node.events.emit(&NodeEvent::ChannelClosed {
                 channel_id: channel,
                 peer: counterparty_node_id.map(|p| convert::node_id(&p)),
-                reason: reason.to_string(),
+                reason: why.clone(),
             });
             let an_order = node
                 .lsp
@@ -140,7 +143,7 @@ pub fn handle(node: &Arc<Node>, event: Event) {
             if !an_order && channel_funding_txo.is_none() {
                 node.parts.wallet.unlock(user_channel_id);
             }
-            node.opened(user_channel_id, Err(reason.to_string()));
+            node.opened(user_channel_id, Err(why));
             node.look_at_monitors.notify_one();
         }
         Event::DiscardFunding {

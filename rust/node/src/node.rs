@@ -312,6 +312,7 @@ impl Node {
         }
         driver::spawn_all(&node, tip, inbox);
         Client::resume(&node);
+        node.stop_when_unsaved();
         log.info(
             "node",
             format_args!(
@@ -321,6 +322,26 @@ impl Node {
             ),
         );
         Ok(node)
+    }
+
+    /// What cannot be saved must not be done: a store error stops the node.
+    fn stop_when_unsaved(self: &Arc<Self>) {
+        let mut stopped = self.parts.journal.watch_stopped();
+        let node = Arc::downgrade(self);
+        // Not one of the node's own tasks, which end when it stops.
+        self.runtime.spawn(async move {
+            let failed = match stopped.wait_for(Option::is_some).await {
+                Ok(error) => error.as_ref().map(ToString::to_string),
+                Err(_) => return,
+            };
+            if let (Some(node), Some(error)) = (node.upgrade(), failed) {
+                node.parts.log.error(
+                    "node",
+                    format_args!("stopping, nothing can be saved: {error}"),
+                );
+                let _ = node.stop().await;
+            }
+        });
     }
 
     /// Stops: peers disconnected, everything durable, the store closed. Once.

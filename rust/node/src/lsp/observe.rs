@@ -9,7 +9,7 @@ use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{Input, OpenFailure, OpenPhase, PartStatus, State as OrderState};
 use lightning::events::ClosureReason;
 use lightning::ln::channelmanager::InterceptId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{order_of, stamp, Service, State};
 use crate::convert;
@@ -429,28 +429,33 @@ impl Service {
             *expected = expected.saturating_sub(1);
             return;
         }
-        let client = convert::node_id(client);
-        let pending: BTreeSet<PaymentHash> = convert::public_key(&client)
-            .map(|key| node.cm.list_channels_with_counterparty(&key))
-            .unwrap_or_default()
-            .into_iter()
-            .flat_map(|c| c.pending_outbound_htlcs)
-            .map(|htlc| PaymentHash(htlc.payment_hash.0))
-            .collect();
-        let forwarding = |scid: &Scid, wanted: bool| {
-            let order = state.orders.get(scid)?;
-            let part = order.parts.iter().find(|(_, part)| {
-                matches!(part.status, PartStatus::Forwarding { .. })
-                    && pending.contains(&part.hash) == wanted
-            })?;
-            Some((*scid, *part.0))
-        };
-        let scids = state.of_client(&client);
-        // One whose payment is no longer on its way in any channel is the likelier.
-        let found = scids
-            .iter()
-            .find_map(|scid| forwarding(scid, false))
-            .or_else(|| scids.iter().find_map(|scid| forwarding(scid, true)));
+        // What LDK still has on its way to this client, by payment and amount: a part that is not among it has failed.
+        let mut pending: BTreeMap<(PaymentHash, u64), u32> = BTreeMap::new();
+        for channel in node.cm.list_channels_with_counterparty(client) {
+            for htlc in channel.pending_outbound_htlcs {
+                let key = (PaymentHash(htlc.payment_hash.0), htlc.amount_msat);
+                let count = pending.entry(key).or_insert(0);
+                *count = count.saturating_add(1);
+            }
+        }
+        let mut missing = Vec::new();
+        for scid in state.of_client(&convert::node_id(client)) {
+            for (id, part) in state.orders.get(&scid).iter().flat_map(|o| &o.parts) {
+                if let PartStatus::Forwarding {
+                    channel: given,
+                    amount,
+                    ..
+                } = part.status
+                {
+                    match pending.get_mut(&(part.hash, amount.0)) {
+                        Some(count) if *count > 0 => *count = count.saturating_sub(1),
+                        _ => missing.push((given != channel, scid, *id)),
+                    }
+                }
+            }
+        }
+        // One given to the channel that the event names is the likelier.
+        let found = missing.into_iter().min().map(|(_, scid, id)| (scid, id));
         if let Some((scid, id)) = found {
             self.apply(node, &mut state, scid, Input::PartFailed { id });
         }

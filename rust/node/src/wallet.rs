@@ -383,6 +383,42 @@ impl Wallet {
         }
     }
 
+    /// The same transaction with another output at `index`, signed again; a smaller value leaves the rest to the fee.
+    ///
+    /// # Errors
+    /// When there is no such output, or an input is not this wallet's.
+    #[cfg(feature = "faults")]
+    pub fn replace_output(
+        &self,
+        tx: &Transaction,
+        index: usize,
+        script: ScriptBuf,
+        value: Amount,
+    ) -> Result<(Transaction, u16), NodeError> {
+        let internal = |why: &str| NodeError::internal(format!("output {index}: {why}"));
+        let state = self.state();
+        let mut unsigned = tx.clone();
+        for input in &mut unsigned.input {
+            input.witness = Witness::new();
+        }
+        let output = unsigned
+            .output
+            .get_mut(index)
+            .ok_or_else(|| internal("not there"))?;
+        *output = bitcoin::TxOut {
+            value,
+            script_pubkey: script,
+        };
+        let mut psbt =
+            Psbt::from_unsigned_tx(unsigned).map_err(|error| internal(&error.to_string()))?;
+        for (input, spent) in psbt.inputs.iter_mut().zip(&tx.input) {
+            let coin = state.bdk.tx_graph().get_txout(spent.previous_output);
+            input.witness_utxo = coin.cloned();
+        }
+        let index = u16::try_from(index).map_err(|_| internal("too many"))?;
+        Ok((state.sign(&mut psbt)?, index))
+    }
+
     fn put_lock(&self, state: &mut State, open: u128, lock: Lock) -> Result<(), NodeError> {
         self.journal.put(LOCKS, lock_key(open), json(&lock)?);
         state.locks.insert(open, lock);

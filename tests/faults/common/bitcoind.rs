@@ -1,0 +1,91 @@
+//! A regtest bitcoind for one test: `BITCOIND_EXE` names the program; it ends, and its folder goes, with the test.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::Network;
+use ldkjit_node::chain::bitcoind::{Bitcoind, BitcoindConfig};
+use ldkjit_node::chain::ChainError;
+
+/// A bitcoind that ends with the test.
+pub struct Running {
+    child: Child,
+    /// For bitcoind and the nodes of the test.
+    pub folder: PathBuf,
+    pub config: BitcoindConfig,
+}
+
+impl Running {
+    /// Starts one and waits until it answers; `None`, said aloud, where there is no bitcoind to start.
+    pub async fn start() -> Option<(Self, Arc<Bitcoind>)> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let Ok(exe) = std::env::var("BITCOIND_EXE") else {
+            assert!(std::env::var("CI").is_err(), "CI has no BITCOIND_EXE");
+            eprintln!("BITCOIND_EXE is not set: nothing was tested");
+            return None;
+        };
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder =
+            std::env::temp_dir().join(format!("ldkjit-bitcoind-{}-{n}", std::process::id()));
+        let data = folder.join("bitcoind");
+        std::fs::create_dir_all(&data).unwrap();
+        let mut command = Command::new(&exe);
+        command
+            .arg(format!("-datadir={}", data.display()))
+            .arg(format!("-rpcport={port}"));
+        command.args([
+            "-regtest",
+            "-server=1",
+            "-listen=0",
+            "-dnsseed=0",
+            "-rpcuser=u",
+            "-rpcpassword=p",
+            "-disablewallet=1",
+        ]);
+        let version = Command::new(&exe).arg("--version").output().unwrap();
+        if String::from_utf8_lossy(&version.stdout).contains("Knots") {
+            command.arg("-corepolicy=1");
+        }
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let running = Self {
+            child,
+            folder,
+            config: BitcoindConfig {
+                url: format!("http://127.0.0.1:{port}"),
+                user: "u".into(),
+                password: "p".into(),
+                poll_ms: 50,
+            },
+        };
+        let chain = Arc::new(Bitcoind::new(&running.config, Network::Regtest).unwrap());
+        let mut tries = 0;
+        while let Err(error) = chain.check().await {
+            assert!(matches!(error, ChainError::Unreachable(_)), "{error:?}");
+            tries += 1;
+            assert!(tries < 200, "bitcoind does not start");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Some((running, chain))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

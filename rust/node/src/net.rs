@@ -1,7 +1,7 @@
 //! TCP: listening, dialling, and staying connected. TCP_NODELAY always: without it a JIT payment takes ten times as long.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use bitcoin::secp256k1::PublicKey;
@@ -17,6 +17,8 @@ use crate::sync::lock;
 
 const KIND: &str = "peer";
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection in the other direction may take to finish its handshake.
+const CROSSED: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
@@ -43,6 +45,8 @@ struct Kept {
 #[derive(Default)]
 pub struct Net {
     kept: Mutex<BTreeMap<PublicKey, Kept>>,
+    /// One dial at a time to each peer: of two at once the peer drops one.
+    dialling: Mutex<BTreeMap<PublicKey, Weak<tokio::sync::Mutex<()>>>>,
     /// Addresses we listen on.
     pub listening: Mutex<Vec<String>>,
 }
@@ -60,6 +64,17 @@ impl Net {
             }
         }
         net
+    }
+
+    fn dial_lock(&self, peer: &PublicKey) -> Arc<tokio::sync::Mutex<()>> {
+        let mut dialling = lock(&self.dialling);
+        dialling.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = dialling.get(peer).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::default();
+        dialling.insert(*peer, Arc::downgrade(&lock));
+        lock
     }
 
     /// Stay connected to this peer.
@@ -139,8 +154,13 @@ impl Node {
         let timeout = timeout.min(HANDSHAKE);
         let failed =
             |what: String| NodeError::peer(format!("{peer}@{address}: {what}")).retryable();
-        let mut presence = self.presence.subscribe();
         let connect = async {
+            let turn = self.net.dial_lock(&peer);
+            let _turn = turn.lock().await;
+            if self.is_connected(&peer) {
+                return Ok(());
+            }
+            let mut presence = self.presence.subscribe();
             let stream = TcpStream::connect(address)
                 .await
                 .map_err(|e| failed(format!("not reached: {e}")))?;
@@ -161,6 +181,11 @@ impl Node {
                 tokio::select! {
                     _ = presence.changed() => {}
                     _ = end.changed() => {
+                        // The peer may have dialled us at the same moment and kept that connection.
+                        let other = async {
+                            while !self.is_connected(&peer) && presence.changed().await.is_ok() {}
+                        };
+                        let _ = tokio::time::timeout(CROSSED, other).await;
                         if self.is_connected(&peer) {
                             return Ok(());
                         }

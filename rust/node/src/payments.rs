@@ -1,6 +1,6 @@
 //! Payments in and out: their records, sending, and waiting for the end of one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,6 +27,10 @@ use crate::node::Node;
 use crate::sync::lock;
 
 const KIND: &str = "payment";
+/// Payments in that are in the history, so that LDK's replay of a claim after a restart is known for one.
+const RECEIVED: &str = "received";
+/// How many of them are remembered.
+const REMEMBERED: usize = 50_000;
 
 /// In or out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +99,15 @@ pub struct Payment {
 pub struct Payments {
     journal: Arc<Journal>,
     pending: Mutex<BTreeMap<PaymentHash, Payment>>,
+    received: Mutex<Received>,
     finished: Notify,
+}
+
+/// The latest payments in, oldest first by the sequence number of their rows.
+#[derive(Default)]
+struct Received {
+    hashes: BTreeSet<PaymentHash>,
+    order: BTreeMap<u64, PaymentHash>,
 }
 
 impl Payments {
@@ -108,10 +120,37 @@ impl Payments {
             .filter_map(|(_, _, value)| serde_json::from_slice::<Payment>(value).ok())
             .map(|payment| (payment.id, payment))
             .collect();
+        let mut received = Received::default();
+        for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == RECEIVED) {
+            let seq = std::str::from_utf8(value).ok().and_then(|s| s.parse().ok());
+            if let (Ok(hash), Some(seq)) = (key.parse(), seq) {
+                received.hashes.insert(hash);
+                received.order.insert(seq, hash);
+            }
+        }
         Self {
             journal,
             pending: Mutex::new(pending),
+            received: Mutex::new(received),
             finished: Notify::new(),
+        }
+    }
+
+    fn was_received(&self, hash: &PaymentHash) -> bool {
+        lock(&self.received).hashes.contains(hash)
+    }
+
+    fn remember(&self, hash: PaymentHash, seq: u64) {
+        let mut received = lock(&self.received);
+        received.hashes.insert(hash);
+        received.order.insert(seq, hash);
+        self.journal
+            .put(RECEIVED, hash.to_string(), seq.to_string().into_bytes());
+        while received.order.len() > REMEMBERED {
+            if let Some((_, oldest)) = received.order.pop_first() {
+                received.hashes.remove(&oldest);
+                self.journal.delete(RECEIVED, oldest.to_string());
+            }
         }
     }
 
@@ -129,8 +168,12 @@ impl Payments {
     /// Ends a payment: out of the live state, into the history, in one commit.
     pub fn finish(&self, payment: &Payment) {
         self.forget(&payment.id);
-        self.journal
+        let seq = self
+            .journal
             .row(KIND, payment.id.to_string(), encode(payment));
+        if payment.direction == Direction::In {
+            self.remember(payment.id, seq);
+        }
         self.finished.notify_waiters();
     }
 
@@ -463,6 +506,9 @@ impl Node {
         preimage: Option<[u8; 32]>,
         description: Option<String>,
     ) {
+        if self.payments.was_received(&hash) {
+            return;
+        }
         self.timeline.stamp(hash, "claimed");
         let now = now_ms();
         self.events.emit(&NodeEvent::PaymentReceived {

@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::commit::{Boot, Committer};
 use crate::config::{ChainConfig, Config, StoreKind};
 use crate::driver;
-use crate::error::NodeError;
+use crate::error::{NodeError, StoreError};
 use crate::events::Events;
 use crate::fees::{FeeConfig, Fees};
 use crate::journal::Journal;
@@ -105,7 +105,7 @@ pub struct Node {
     pub look_at_chain: Notify,
     /// Opens whose callers wait.
     pub(crate) opens: Mutex<HashMap<u128, oneshot::Sender<Result<ChannelId, String>>>>,
-    committer: Committer,
+    committer: Arc<Committer>,
     tasks: Mutex<Option<JoinSet<()>>>,
     runtime: tokio::runtime::Handle,
     started_at_ms: u64,
@@ -121,18 +121,26 @@ impl Node {
         let user_config = ldk::user_config(&config);
         let (store, seed) = open_store(&config, &log)?;
         let (committer, journal, boot) = Committer::start(store, log.clone())?;
+        let committer = Arc::new(committer);
         let started = Self::assemble(
             config,
             user_config,
             log,
             runtime,
-            committer,
+            committer.clone(),
             journal,
             boot,
             &seed,
         );
         // Boxed: the future of an assembly is large.
-        Box::pin(started).await
+        match Box::pin(started).await {
+            Ok(node) => Ok(node),
+            Err(error) => {
+                // The store's lock is free again when the caller is told.
+                let _ = committer.shutdown().await;
+                Err(error)
+            }
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -141,7 +149,7 @@ impl Node {
         user_config: UserConfig,
         log: Arc<Log>,
         runtime: tokio::runtime::Handle,
-        committer: Committer,
+        committer: Arc<Committer>,
         journal: Journal,
         mut boot: Boot,
         seed: &Seed,
@@ -331,7 +339,10 @@ impl Node {
         // Not one of the node's own tasks, which end when it stops.
         self.runtime.spawn(async move {
             let failed = match stopped.wait_for(Option::is_some).await {
-                Ok(error) => error.as_ref().map(ToString::to_string),
+                Ok(error) => match &*error {
+                    Some(StoreError::Closed) | None => return,
+                    Some(error) => Some(error.to_string()),
+                },
                 Err(_) => return,
             };
             if let (Some(node), Some(error)) = (node.upgrade(), failed) {

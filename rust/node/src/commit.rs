@@ -12,6 +12,7 @@ use lightning::util::persist::{
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -55,7 +56,11 @@ impl Boot {
 pub struct Committer {
     shared: Arc<Shared>,
     snapshot: Arc<SnapshotSlot>,
+    thread: JoinHandle<()>,
 }
+
+/// How long dropping a committer waits for its thread.
+const DROP_WAIT: Duration = Duration::from_secs(2);
 
 type SnapshotSlot = Mutex<Option<Arc<dyn Snapshot>>>;
 
@@ -83,13 +88,17 @@ impl Committer {
             buffer: Vec::new(),
             log: log.clone(),
         };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("ldkjit-commit".into())
             .spawn(move || worker.run())
             .map_err(|error| StoreError::Failed(format!("no thread for the committer: {error}")))?;
         let journal = Journal::new(shared.clone());
         Ok((
-            Self { shared, snapshot },
+            Self {
+                shared,
+                snapshot,
+                thread,
+            },
             journal,
             Boot {
                 live,
@@ -136,8 +145,14 @@ impl Drop for Committer {
         let mut state = self.shared.state();
         if matches!(state.ending, Ending::No) {
             state.ending = Ending::Abandon;
-            drop(state);
-            self.shared.wake.notify_one();
+        }
+        drop(state);
+        self.shared.wake.notify_one();
+        // The store is free when this returns, so that a node can be started again at once. Bounded, since
+        // the thread may wait for the gate of somebody who is being dropped himself.
+        let until = Instant::now().checked_add(DROP_WAIT);
+        while !self.thread.is_finished() && until.is_some_and(|until| Instant::now() < until) {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

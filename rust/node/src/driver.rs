@@ -169,6 +169,12 @@ fn spread(node: &Node, delay: Duration) -> Duration {
     thousandth.saturating_mul(share.saturating_add(500))
 }
 
+/// Handles what is pending at the start.
+pub async fn settle(node: &Arc<Node>) {
+    let _gate = node.parts.journal.gate().await;
+    handle_events(node).await;
+}
+
 async fn handle_events(node: &Arc<Node>) {
     node.cm
         .process_pending_events_async(|event: Event| {

@@ -314,6 +314,8 @@ impl Node {
             }
             node.reconcile_locks();
         }
+        // What the last stop left undone, and what the blocks since then have done, is dealt with before anybody asks.
+        driver::settle(&node).await;
         if let Err(e) = node.listen().await {
             let _ = node.stop().await;
             return Err(e);

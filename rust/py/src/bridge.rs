@@ -282,6 +282,8 @@ impl Native {
             let _ = runtime.block_on(async { tokio::time::timeout(CLOSE, node.stop()).await });
         }
         runtime.shutdown_timeout(THREADS);
+        // A start that was under way may have ended after that look: its node goes with its runtime.
+        *lock(&self.shared.phase) = Phase::Stopped;
         lock(&self.shared.calls).clear();
     }
 }

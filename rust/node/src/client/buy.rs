@@ -1,6 +1,6 @@
 //! Receiving: an invoice over a channel there is, or over one bought from an LSP.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bitcoin::hashes::{sha256, Hash};
 use bitcoin::secp256k1::PublicKey;
@@ -35,6 +35,9 @@ const MAX_EXPIRY_S: u32 = 31_536_000;
 /// Hints in an invoice.
 const MAX_HINTS: usize = 3;
 const INVOICE: &str = "invoice";
+/// How long a peer's `channel_update` is waited for, and how often it is looked for.
+const UPDATE_WAIT: Duration = Duration::from_secs(1);
+const UPDATE_PAUSE: Duration = Duration::from_millis(10);
 
 /// How the payment is to arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +146,7 @@ impl Node {
         if request.description.len() > 639 {
             return Err(NodeError::config("description: at most 639 bytes"));
         }
-        let channels = self.receiving_channels();
+        let channels = self.receiving_channels(request.amount_msat).await;
         let inbound = channels
             .iter()
             .fold(0_u64, |sum, c| sum.saturating_add(c.inbound_capacity_msat));
@@ -166,22 +169,30 @@ impl Node {
         }
     }
 
-    /// Usable channels whose peer has told us a fee that a payer can pay.
-    fn receiving_channels(&self) -> Vec<ChannelDetails> {
-        let mut channels: Vec<ChannelDetails> = self
-            .cm
-            .list_usable_channels()
-            .into_iter()
-            .filter(|c| {
-                c.is_announced
-                    || c.counterparty
-                        .forwarding_info
-                        .as_ref()
-                        .is_some_and(|f| f.fee_base_msat != u32::MAX)
-            })
-            .collect();
-        channels.sort_by_key(|c| std::cmp::Reverse(c.inbound_capacity_msat));
-        channels
+    /// Usable channels whose peer has told us a fee that a payer can pay. When such a word would make the difference
+    /// it is waited for a moment: it follows `channel_ready`, or the payment of an opening fee.
+    async fn receiving_channels(&self, amount: Option<u64>) -> Vec<ChannelDetails> {
+        let wanted = amount.unwrap_or(1);
+        let sum = |channels: &[ChannelDetails]| {
+            channels
+                .iter()
+                .fold(0_u64, |sum, c| sum.saturating_add(c.inbound_capacity_msat))
+        };
+        let until = Instant::now().checked_add(UPDATE_WAIT);
+        loop {
+            let usable = self.cm.list_usable_channels();
+            let (mut told, untold): (Vec<_>, Vec<_>) = usable.into_iter().partition(|c| {
+                let fee = c.counterparty.forwarding_info.as_ref();
+                c.is_announced || fee.is_some_and(|f| f.fee_base_msat != u32::MAX)
+            });
+            let enough = sum(&told) >= wanted;
+            let hopeless = sum(&told).saturating_add(sum(&untold)) < wanted;
+            if enough || hopeless || until.is_none_or(|until| Instant::now() >= until) {
+                told.sort_by_key(|c| std::cmp::Reverse(c.inbound_capacity_msat));
+                return told;
+            }
+            tokio::time::sleep(UPDATE_PAUSE).await;
+        }
     }
 
     async fn over_channel(

@@ -95,10 +95,10 @@ async def test_an_invoice_is_paid_there_and_back(pair: Pair) -> None:
     assert sent.description == "a goat"
     await spent_is(ann, before, 200_000_000)
 
-    async def bob_has() -> int:
-        return int((await only_channel(bob)).outbound)
+    async def can_come_back() -> tuple[int, int]:
+        return int((await only_channel(ann)).inbound), int((await only_channel(bob)).outbound)
 
-    await comes_to(bob_has, 190_000_000, "what Bob can send, the reserve of 1 % left out")
+    await comes_to(can_come_back, (190_000_000,) * 2, "what Bob can send, less 1 % reserve")
     back = await ann.receive(Msat(1_234_567))
     before = await outbound(bob)
     sent, received = await pay_both(bob, ann, back.bolt11)
@@ -335,6 +335,7 @@ async def test_a_restart_changes_nothing(pair: Pair) -> None:
         return {
             "node": (status.node_id, status.listening),
             "coins": await coins_of(node),
+            "payments": [each.model_dump() async for each in node.payments()],
             "lightning": (await node.balances()).lightning.model_dump(),
             "channels": [
                 (c.channel_id, c.funding, c.outbound, c.inbound) for c in await node.channels()

@@ -336,6 +336,15 @@ async def test_a_sleeping_wallet_is_paid_when_it_wakes(world: World) -> None:
         paying.cancel()
 
 
+async def test_a_wallet_can_receive_as_soon_as_it_has_started(world: World) -> None:
+    """The node dials its LSPs by itself at that moment; both ways must end in one connection."""
+    box, lsp, _ = world
+    for count in range(10):
+        wallet = await box.wallet(lsp, f"wallet-{count}")
+        assert (await wallet.receive(sat(50_000))).path == "jit"
+        await box.nodes.pop(f"wallet-{count}").stop()
+
+
 async def test_a_quote_above_the_limit_is_told_with_its_numbers(world: World) -> None:
     box, lsp, _ = world
     wallet = await wallet_of(box, lsp)

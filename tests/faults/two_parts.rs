@@ -11,26 +11,33 @@
 
 mod common;
 
-use common::{event, events, jit_invoice, ledger, order_state, pay, room, until, with, World};
+use common::{
+    event, events, jit_invoice, ledger, menu, order_state, pay, room, until, with, World,
+};
 use ldkjit_core::menu::TrustModel;
 use ldkjit_node::payments::PaymentStatus;
 use serde_json::json;
 
 /// More than one of the payer's channels carries.
 const SIZE: u64 = 900_000_000;
-const FEE: u64 = 9_000_000;
+/// What one of them holds: no part is larger.
+const CHANNEL_SAT: u64 = 600_000;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_funding_transaction_of_a_payment_in_two_parts() {
+/// At this price, ppm of the payment, the fee is taken from one part, or from both.
+async fn is_funded(ppm: u64, from_both: bool) {
+    let fee = SIZE * ppm / 1_000_000;
     let Some(world) = World::start().await else {
         return;
     };
-    let lsp = world.lsp("client_trusts_lsp", json!({}), None).await;
+    let mut menu = menu();
+    menu[0]["proportional_ppm"] = ppm.into();
+    let service = json!({"lsp": {"menu": menu, "trust": "client_trusts_lsp"}});
+    let lsp = world.node("lsp", service, None).await;
     let payer = world.node("payer", json!({}), None).await;
     let wallet = world.wallet(&lsp, json!({"trusted": true}), None).await;
     world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 600_000).await;
-    world.channel(&payer, &lsp, 600_000).await;
+    world.channel(&payer, &lsp, CHANNEL_SAT).await;
+    world.channel(&payer, &lsp, CHANNEL_SAT).await;
     world.in_step(&[&lsp, &payer, &wallet]).await;
     let before = room(&payer, &lsp).unwrap();
 
@@ -40,8 +47,8 @@ async fn the_funding_transaction_of_a_payment_in_two_parts() {
     assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
     assert_eq!(paid.fee_msat, Some(0));
     let received = event(&wallet, "payment_received").await;
-    assert_eq!(received["amount_msat"], SIZE - FEE);
-    assert_eq!(received["opening_fee_msat"], FEE);
+    assert_eq!(received["amount_msat"], SIZE - fee);
+    assert_eq!(received["opening_fee_msat"], fee);
 
     // Published, and not before a preimage was known.
     let funding = with(&wallet, &lsp)[0].funding_txo.unwrap();
@@ -54,18 +61,22 @@ async fn the_funding_transaction_of_a_payment_in_two_parts() {
         "{stages:?}"
     );
 
-    // Both parts were counted, though each event names only its own share of the fee.
+    // Both parts are claimed, and what each event names of the fee makes up the whole (D-1).
+    event(&lsp, "payment_forwarded").await;
+    event(&lsp, "payment_forwarded").await;
     until("the order is paid", || order_state(&lsp) == "paid").await;
     assert_eq!(ledger(&lsp, "part_accepted").await.len(), 2);
     let forwarded = events(&lsp, "payment_forwarded").await;
     assert_eq!(forwarded.len(), 2);
+    let bearing = forwarded.iter().filter(|f| f["opening_fee_msat"] != 0);
+    assert_eq!(bearing.count(), if from_both { 2 } else { 1 });
     let sum = |field: &str| -> u64 { forwarded.iter().map(|f| f[field].as_u64().unwrap()).sum() };
-    assert_eq!(sum("amount_msat"), SIZE - FEE);
-    assert_eq!(sum("opening_fee_msat"), FEE);
+    assert_eq!(sum("amount_msat"), SIZE - fee);
+    assert_eq!(sum("opening_fee_msat"), fee);
     assert_eq!(sum("fee_msat"), 0);
     let earned = ledger(&lsp, "fee_earned").await;
     let earned: u64 = earned.iter().map(|e| e["amount"].as_u64().unwrap()).sum();
-    assert_eq!(earned, FEE);
+    assert_eq!(earned, fee);
     assert_eq!(ledger(&lsp, "order_paid").await.len(), 1);
 
     world.mine(6, &[&lsp, &payer, &wallet]).await;
@@ -92,8 +103,20 @@ async fn the_funding_transaction_of_a_payment_in_two_parts() {
     assert_eq!(room(&payer, &lsp).unwrap().0, before.0 - SIZE);
     let channel = &with(&wallet, &lsp)[0];
     let reserve = channel.unspendable_punishment_reserve.unwrap() * 1_000;
-    assert_eq!(channel.outbound_capacity_msat, SIZE - FEE - reserve);
+    assert_eq!(channel.outbound_capacity_msat, SIZE - fee - reserve);
     for node in [&wallet, &payer, &lsp] {
         node.stop().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_part_bears_the_fee() {
+    is_funded(10_000, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_parts_bear_the_fee() {
+    // More than the larger part, whatever the payer makes of it.
+    assert!(SIZE * 7 / 10 > CHANNEL_SAT * 1_000);
+    is_funded(700_000, true).await;
 }

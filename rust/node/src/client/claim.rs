@@ -35,6 +35,18 @@ impl Client {
         deadline: Option<u32>,
         preimage: Option<[u8; 32]>,
     ) {
+        #[cfg(feature = "faults")]
+        if node.config.fault == Some(crate::lsp::Fault::ClientRefuses)
+            && self.order(&hash).is_some()
+            && node
+                .timeline
+                .of(&hash)
+                .iter()
+                .all(|s| s.stage != "claimable")
+        {
+            node.timeline.stamp(hash, "claimable");
+            return fail(node, hash);
+        }
         node.timeline.stamp(hash, "claimable");
         let order = self.order(&hash);
         let arrived = Arrived {

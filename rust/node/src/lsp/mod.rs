@@ -30,7 +30,7 @@ use crate::sync::lock;
 
 const KIND: &str = "order";
 
-/// A way for this LSP to cheat its clients, to test that they notice.
+/// A way for this node to cheat, to test that the others notice.
 #[cfg(feature = "faults")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -40,6 +40,10 @@ pub enum Fault {
     WrongScript,
     /// Publishes a funding output of another value.
     WrongValue,
+    /// Between payer and LSP: passes on this much less than the onion says, msat, for every scid that it never sold.
+    ForwardLess(u64),
+    /// As a wallet: fails a JIT payment that it could claim, the first time.
+    ClientRefuses,
 }
 
 /// The service.
@@ -379,4 +383,24 @@ fn act_fault(
     node.cm
         .unsafe_manual_funding_transaction_generated(temporary, client, outpoint)
         .map_err(failed)
+}
+
+/// Passes a payment on over the channel that this node opened itself, and keeps some of it.
+#[cfg(feature = "faults")]
+fn forward_less(
+    node: &Node,
+    id: lightning::ln::channelmanager::InterceptId,
+    declared_msat: u64,
+    less_msat: u64,
+) {
+    let usable = node.cm.list_usable_channels();
+    if let Some(onward) = usable.iter().find(|c| c.is_outbound) {
+        let _ = node.cm.forward_intercepted_htlc(
+            id,
+            &onward.channel_id,
+            onward.counterparty.node_id,
+            declared_msat.saturating_sub(less_msat),
+        );
+        node.wake.notify_one();
+    }
 }

@@ -86,6 +86,10 @@ impl Service {
         let scid = Scid(scid);
         let mut state = lock(&self.state);
         if !state.orders.contains_key(&scid) {
+            #[cfg(feature = "faults")]
+            if let Some(super::Fault::ForwardLess(less)) = node.config.fault {
+                return super::forward_less(node, id, declared_msat, less);
+            }
             node.parts.log.info(
                 "lsp",
                 format_args!("payment {hash} to {scid}, which was never sold: failed"),
@@ -290,7 +294,12 @@ impl Service {
     ) -> Result<(), crate::error::NodeError> {
         let failed = |e| crate::error::NodeError::internal(format!("{e:?}"));
         #[cfg(feature = "faults")]
-        if let Some(fault) = node.config.fault {
+        if let Some(
+            fault @ (super::Fault::NeverBroadcast
+            | super::Fault::WrongScript
+            | super::Fault::WrongValue),
+        ) = node.config.fault
+        {
             return super::act_fault(node, temporary, client, &tx, fault);
         }
         let scid = order_of(open).unwrap_or(Scid(0));

@@ -657,3 +657,16 @@ async def test_a_sale_whose_call_is_cancelled_leaves_the_wallet_usable(box: Sand
     _, received = await pay_both(payer, wallet, invoice.bolt11)
     assert (received.amount, received.opening_fee) == (sat(98_000), sat(2_000))
     assert len(await wallet.channels()) == 1
+
+
+async def test_a_start_that_is_cancelled(box: Sandbox, tmp_path: Path) -> None:
+    node = Node(_config(box, tmp_path))
+    for after in (0.0, 0.002, 0.005, 0.01, 0.02):
+        task = asyncio.ensure_future(node.start())
+        await asyncio.sleep(after)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):  # the last may be done already
+            await task
+        await node.stop()
+    async with node:
+        assert (await node.status()).height > 0

@@ -1,0 +1,425 @@
+//! Sales between ldkjit and the stock LSPS2 handlers of lightning-liquidity, both ways and in both trust models, on the wire.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+#![allow(clippy::arithmetic_side_effects)]
+
+mod common;
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bitcoin::secp256k1::PublicKey;
+use common::{address, id, jit_invoice, until, World, PATIENCE};
+use ldkjit_core::menu::TrustModel;
+use ldkjit_node::broadcast::Broadcaster;
+use ldkjit_node::client::{JitChoice, ReceiveRequest};
+use ldkjit_node::keys::Keys;
+use ldkjit_node::ldk::{ChannelManager, NoFilter};
+use ldkjit_node::log::Log;
+use ldkjit_node::node::Node;
+use lightning::io;
+use lightning::ln::peer_handler::{
+    ErroringMessageHandler, IgnoringMessageHandler, MessageHandler, PeerManager,
+};
+use lightning::sign::EntropySource;
+use lightning::util::persist::KVStoreSync;
+use lightning_invoice::Bolt11Invoice;
+use lightning_liquidity::events::LiquidityEvent;
+use lightning_liquidity::lsps0::ser::LSPSDateTime;
+use lightning_liquidity::lsps2::client::LSPS2ClientConfig;
+use lightning_liquidity::lsps2::event::{LSPS2ClientEvent, LSPS2ServiceEvent};
+use lightning_liquidity::lsps2::msgs::{LSPS2OpeningFeeParams, LSPS2RawOpeningFeeParams};
+use lightning_liquidity::lsps2::service::LSPS2ServiceConfig;
+use lightning_liquidity::utils::time::DefaultTimeProvider;
+use lightning_liquidity::{LiquidityClientConfig, LiquidityManagerSync, LiquidityServiceConfig};
+use lightning_net_tokio::SocketDescriptor;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+
+const SIZE: u64 = 400_000_000;
+/// 1 %.
+const FEE: u64 = 4_000_000;
+
+/// What the stock handlers write.
+#[derive(Default)]
+struct Memory(Mutex<HashMap<[String; 3], Vec<u8>>>);
+
+fn place(primary: &str, secondary: &str, key: &str) -> [String; 3] {
+    [primary, secondary, key].map(str::to_owned)
+}
+
+impl KVStoreSync for Memory {
+    fn read(&self, primary: &str, secondary: &str, key: &str) -> Result<Vec<u8>, io::Error> {
+        let rows = self.0.lock().unwrap();
+        let found = rows.get(&place(primary, secondary, key)).cloned();
+        found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such key"))
+    }
+
+    fn write(
+        &self,
+        primary: &str,
+        secondary: &str,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<(), io::Error> {
+        let place = place(primary, secondary, key);
+        self.0.lock().unwrap().insert(place, value);
+        Ok(())
+    }
+
+    fn remove(&self, primary: &str, secondary: &str, key: &str, _: bool) -> Result<(), io::Error> {
+        self.0
+            .lock()
+            .unwrap()
+            .remove(&place(primary, secondary, key));
+        Ok(())
+    }
+
+    fn list(&self, primary: &str, secondary: &str) -> Result<Vec<String>, io::Error> {
+        let rows = self.0.lock().unwrap();
+        let here = rows
+            .keys()
+            .filter(|[p, s, _]| p == primary && s == secondary);
+        Ok(here.map(|[_, _, key]| key.clone()).collect())
+    }
+}
+
+type Liquidity = LiquidityManagerSync<
+    Arc<Keys>,
+    Arc<Keys>,
+    Arc<ChannelManager>,
+    NoFilter,
+    Arc<Memory>,
+    Arc<DefaultTimeProvider>,
+    Arc<Broadcaster>,
+>;
+type Wire = PeerManager<
+    SocketDescriptor,
+    Arc<ErroringMessageHandler>,
+    Arc<IgnoringMessageHandler>,
+    Arc<IgnoringMessageHandler>,
+    Arc<Log>,
+    Arc<Liquidity>,
+    Arc<Keys>,
+    Arc<IgnoringMessageHandler>,
+>;
+
+/// A stock handler and the wire to it, under the identity of a node that itself connects to nobody.
+struct Stock {
+    liquidity: Arc<Liquidity>,
+    wire: Arc<Wire>,
+    node: Arc<Node>,
+}
+
+impl Stock {
+    fn new(node: &Arc<Node>, service: bool) -> Self {
+        let keys = node.parts.keys.clone();
+        let service_config = service.then(|| LiquidityServiceConfig {
+            lsps2_service_config: Some(LSPS2ServiceConfig {
+                promise_secret: [7; 32],
+            }),
+            lsps5_service_config: None,
+            advertise_service: true,
+        });
+        let client_config = (!service).then(|| LiquidityClientConfig {
+            lsps1_client_config: None,
+            lsps2_client_config: Some(LSPS2ClientConfig::default()),
+            lsps5_client_config: None,
+        });
+        let liquidity = Liquidity::new_with_custom_time_provider(
+            keys.clone(),
+            keys.clone(),
+            node.cm.clone(),
+            None,
+            None,
+            Arc::new(Memory::default()),
+            node.parts.broadcaster.clone(),
+            service_config,
+            client_config,
+            Arc::new(DefaultTimeProvider),
+        );
+        let liquidity = Arc::new(liquidity.unwrap());
+        let handlers = MessageHandler {
+            chan_handler: Arc::new(ErroringMessageHandler::new()),
+            route_handler: Arc::new(IgnoringMessageHandler {}),
+            onion_message_handler: Arc::new(IgnoringMessageHandler {}),
+            custom_message_handler: liquidity.clone(),
+            send_only_message_handler: Arc::new(IgnoringMessageHandler {}),
+        };
+        let random = keys.get_secure_random_bytes();
+        let wire = Wire::new(handlers, 1, &random, node.parts.log.clone(), keys);
+        Self {
+            liquidity,
+            wire: Arc::new(wire),
+            node: node.clone(),
+        }
+    }
+
+    async fn dial(&self, peer: &Node) {
+        let stream = TcpStream::connect(address(peer)).await.unwrap();
+        let stream = stream.into_std().unwrap();
+        let connection = lightning_net_tokio::setup_outbound(self.wire.clone(), id(peer), stream);
+        tokio::spawn(connection);
+        until("the stock client is connected", || {
+            self.wire.peer_by_node_id(&id(peer)).is_some() && peer.is_connected(&id(&self.node))
+        })
+        .await;
+    }
+
+    /// Takes connections in, and says where.
+    async fn listen(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let wire = self.wire.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let stream = stream.into_std().unwrap();
+                tokio::spawn(lightning_net_tokio::setup_inbound(wire.clone(), stream));
+            }
+        });
+        address
+    }
+
+    /// The handler's next event; what it wants to send goes out meanwhile.
+    async fn next(&self) -> LiquidityEvent {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            self.wire.process_events();
+            if let Some(event) = self.liquidity.next_event() {
+                return event;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no event");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Asks for the menu as the stock client does.
+    async fn menu(&self, lsp: PublicKey) -> Vec<LSPS2OpeningFeeParams> {
+        let client = self.liquidity.lsps2_client_handler().unwrap();
+        let asked = client.request_opening_params(lsp, None);
+        match self.next().await {
+            LiquidityEvent::LSPS2Client(LSPS2ClientEvent::OpeningParametersReady {
+                request_id,
+                counterparty_node_id,
+                opening_fee_params_menu,
+            }) => {
+                assert_eq!((request_id, counterparty_node_id), (asked, lsp));
+                opening_fee_params_menu
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The stock client buys of our LSP, is refused once, and is not deaf afterwards.
+async fn stock_client(trust: &str) {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let lsp = world.lsp(trust, json!({}), None).await;
+    let other = json!({"listen": []});
+    let stock = Stock::new(&world.node("stock", other, None).await, false);
+    world.fund(&[&lsp]).await;
+    stock.dial(&lsp).await;
+    let client = stock.liquidity.lsps2_client_handler().unwrap();
+
+    let menu = stock.menu(id(&lsp)).await;
+    assert_eq!(menu.len(), 1);
+    let offer = menu[0].clone();
+    assert_eq!(offer.min_fee_msat, 2_000_000);
+    assert_eq!(offer.proportional, 10_000);
+    assert_eq!(offer.min_lifetime, 144);
+    assert_eq!(offer.max_client_to_self_delay, 2016);
+    assert_eq!(offer.min_payment_size_msat, 1_000);
+    assert_eq!(offer.max_payment_size_msat, 4_000_000_000);
+
+    // Refusals reach the application: too small for its fee, too large, and an offer that was never made.
+    let mut forged = offer.clone();
+    forged.min_fee_msat -= 1;
+    let refusals = [
+        (Some(2_000_000), offer.clone(), 202),
+        (Some(4_000_000_001), offer.clone(), 203),
+        (Some(SIZE), forged, 201),
+    ];
+    for (size, params, expected) in refusals {
+        let asked = client
+            .select_opening_params(id(&lsp), size, params)
+            .unwrap();
+        match stock.next().await {
+            LiquidityEvent::LSPS2Client(LSPS2ClientEvent::BuyRequestFailed {
+                request_id,
+                error,
+                ..
+            }) => {
+                assert_eq!(request_id, asked);
+                assert_eq!(error.code, expected, "{error:?}");
+                assert_eq!(error.data, None);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(lsp.lsp.as_ref().unwrap().orders().is_empty());
+    assert_eq!(stock.menu(id(&lsp)).await.len(), 1, "it still listens");
+
+    let asked = client
+        .select_opening_params(id(&lsp), Some(SIZE), offer)
+        .unwrap();
+    let scid = match stock.next().await {
+        LiquidityEvent::LSPS2Client(LSPS2ClientEvent::InvoiceParametersReady {
+            request_id,
+            counterparty_node_id,
+            intercept_scid,
+            cltv_expiry_delta,
+            payment_size_msat,
+        }) => {
+            assert_eq!((request_id, counterparty_node_id), (asked, id(&lsp)));
+            assert_eq!(cltv_expiry_delta, 144);
+            assert_eq!(payment_size_msat, Some(SIZE));
+            intercept_scid
+        }
+        other => panic!("{other:?}"),
+    };
+    let orders = lsp.lsp.as_ref().unwrap().orders();
+    assert_eq!(orders.len(), 1);
+    let terms = &orders[0]["terms"];
+    assert_eq!(orders[0]["scid"], ldkjit_core::ids::Scid(scid).to_string());
+    assert_eq!(terms["client"], id(&stock.node).to_string());
+    assert_eq!(terms["size"], SIZE);
+    assert_eq!(terms["trust"], trust);
+    let sold = common::ledger(&lsp, "order_sold").await;
+    assert_eq!(sold.len(), 1);
+    assert_eq!(sold[0]["fee"], FEE);
+    lsp.stop().await.unwrap();
+    stock.node.stop().await.unwrap();
+}
+
+/// Answers as an application around the stock service does: one offer, then a sale with this scid.
+async fn serve(stock: &Stock, scid: u64, client_trusts_lsp: bool, wallet: PublicKey) {
+    let service = stock.liquidity.lsps2_service_handler().unwrap();
+    let LiquidityEvent::LSPS2Service(LSPS2ServiceEvent::GetInfo {
+        request_id,
+        counterparty_node_id,
+        token,
+    }) = stock.next().await
+    else {
+        panic!("no get_info")
+    };
+    assert_eq!(counterparty_node_id, wallet);
+    assert_eq!(token.as_deref(), Some("a-token"));
+    let offer = LSPS2RawOpeningFeeParams {
+        min_fee_msat: 2_000_000,
+        proportional: 10_000,
+        valid_until: LSPSDateTime::from_str("2099-01-01T00:00:00Z").unwrap(),
+        min_lifetime: 144,
+        max_client_to_self_delay: 2016,
+        min_payment_size_msat: 1_000,
+        max_payment_size_msat: 4_000_000_000,
+    };
+    service
+        .opening_fee_params_generated(&wallet, request_id, vec![offer])
+        .unwrap();
+    // The stock service itself checks its promise before it tells of a buy.
+    let LiquidityEvent::LSPS2Service(LSPS2ServiceEvent::BuyRequest {
+        request_id,
+        payment_size_msat,
+        ..
+    }) = stock.next().await
+    else {
+        panic!("no buy")
+    };
+    assert_eq!(payment_size_msat, Some(SIZE));
+    service
+        .invoice_parameters_generated(&wallet, request_id, scid, 96, client_trusts_lsp, 1)
+        .unwrap();
+    stock.wire.process_events();
+}
+
+/// Our wallet buys of the stock service.
+async fn stock_service(client_trusts_lsp: bool, trusted: bool) {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let other = json!({"listen": []});
+    let stock = Stock::new(&world.node("stock", other, None).await, true);
+    let seller = json!({
+        "node_id": id(&stock.node).to_string(),
+        "address": stock.listen().await,
+        "token": "a-token",
+        "trusted": trusted,
+    });
+    let settings = json!({"lsps": [seller], "listen": [], "accept_channels": false});
+    let wallet = world.node("wallet", settings, None).await;
+    let scid = stock.node.cm.get_intercept_scid();
+    let serving = serve(&stock, scid, client_trusts_lsp, id(&wallet));
+
+    if client_trusts_lsp && !trusted {
+        let request = ReceiveRequest {
+            amount_msat: Some(SIZE),
+            description: String::new(),
+            expiry_s: 3_000,
+            max_opening_fee_msat: None,
+            jit: JitChoice::Always,
+            lsp: None,
+            timeout_ms: 10_000,
+        };
+        let (refused, ()) = tokio::join!(wallet.receive(request), serving);
+        assert_eq!(refused.unwrap_err().code, "lsp_trust");
+        assert!(wallet.client.orders().is_empty(), "nothing is accepted");
+    } else {
+        let (bought, ()) = tokio::join!(jit_invoice(&wallet, Some(SIZE)), serving);
+        assert_eq!(bought.opening_fee_msat, Some(FEE));
+        assert_eq!(bought.jit_scid.unwrap().0, scid);
+        let expected = if client_trusts_lsp {
+            TrustModel::ClientTrustsLsp
+        } else {
+            TrustModel::LspTrustsClient
+        };
+        assert_eq!(bought.trust, Some(expected));
+        let invoice: Bolt11Invoice = bought.bolt11.parse().unwrap();
+        assert_eq!(invoice.amount_milli_satoshis(), Some(SIZE));
+        let hints = invoice.private_routes();
+        assert_eq!(hints.len(), 1);
+        let hop = &hints[0].0[0];
+        assert_eq!(hop.src_node_id, id(&stock.node));
+        assert_eq!(hop.short_channel_id, scid);
+        assert_eq!(hop.cltv_expiry_delta, 96);
+        assert_eq!(hop.fees.base_msat, 0);
+        assert_eq!(hop.fees.proportional_millionths, 0);
+        assert_eq!(wallet.client.orders().len(), 1);
+    }
+    wallet.stop().await.unwrap();
+    stock.node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stock_client_that_is_trusted() {
+    stock_client("lsp_trusts_client").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stock_client_that_trusts() {
+    stock_client("client_trusts_lsp").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stock_service_that_trusts() {
+    stock_service(false, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stock_service_that_is_trusted() {
+    stock_service(true, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stock_service_that_wants_to_be_trusted_and_is_not() {
+    stock_service(true, false).await;
+}

@@ -122,7 +122,7 @@ struct Stock {
 impl Stock {
     fn new(node: &Arc<Node>, service: bool) -> Self {
         let keys = node.parts.keys.clone();
-        let service_config = service.then(|| LiquidityServiceConfig {
+        let service_config = service.then_some(LiquidityServiceConfig {
             lsps2_service_config: Some(LSPS2ServiceConfig {
                 promise_secret: [7; 32],
             }),

@@ -211,9 +211,11 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
         "connect" => {
             let p: Connect = read(params)?;
             let (peer, address) = parse_peer(&p.peer)?;
-            node.dial(peer, &address, Duration::from_secs(10)).await?;
+            let timeout = Duration::from_secs(10);
             if p.keep {
-                node.keep_peer(peer, &address).await?;
+                node.dial_and_keep(peer, &address, timeout).await?;
+            } else {
+                node.dial(peer, &address, timeout).await?;
             }
             Ok(json!({}))
         }
@@ -234,8 +236,7 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
             };
             if p.peer.contains('@') {
                 let (peer, address) = parse_peer(&p.peer)?;
-                node.dial(peer, &address, request.timeout).await?;
-                node.keep_peer(peer, &address).await?;
+                node.dial_and_keep(peer, &address, request.timeout).await?;
             }
             show(node.open_channel(request).await?)
         }

@@ -6,6 +6,7 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::ScriptBuf;
 use ldkjit_core::ids::{ChannelId, NodeId, OpenId, Scid};
 use lightning::ln::channel_state::ChannelDetails;
+use lightning::util::errors::APIError;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
@@ -16,6 +17,9 @@ use crate::sync::lock;
 
 /// The smallest channel we open, sat.
 const MIN_CHANNEL_SAT: u64 = 20_000;
+/// How often a cooperative close is tried, and the pause between.
+const CLOSE_TRIES: u32 = 40;
+const CLOSE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A channel as the API shows it. Amounts in msat unless named sat.
 #[derive(Clone, Debug, Serialize)]
@@ -238,6 +242,32 @@ impl Node {
         }
     }
 
+    /// Begins a cooperative close; LDK refuses one while a monitor update is being written, which is over soon.
+    async fn agree_to_close(
+        &self,
+        id: &lightning::ln::types::ChannelId,
+        peer: &PublicKey,
+    ) -> Result<(), NodeError> {
+        let mut tries = CLOSE_TRIES;
+        loop {
+            if !self.is_connected(peer) {
+                return Err(NodeError::peer(
+                    "the peer is not connected and cannot agree; force closes without it",
+                )
+                .retryable());
+            }
+            tries = tries.saturating_sub(1);
+            match self.cm.close_channel(id, peer) {
+                Ok(()) => return Ok(()),
+                Err(APIError::ChannelUnavailable { .. }) if tries > 0 => {
+                    self.parts.journal.durable().await?;
+                    tokio::time::sleep(CLOSE_PAUSE).await;
+                }
+                Err(e) => return Err(NodeError::peer(format!("not closed: {e:?}")).retryable()),
+            }
+        }
+    }
+
     /// Closes a channel: with the peer's agreement, or by force.
     ///
     /// # Errors
@@ -248,22 +278,14 @@ impl Node {
             lsp.may_close(self, &channel)?;
         }
         let peer = channel.counterparty.node_id;
-        let closed = if force {
-            self.cm.force_close_broadcasting_latest_txn(
-                &channel.channel_id,
-                &peer,
-                "closed by the operator".to_string(),
-            )
+        if force {
+            let why = "closed by the operator".to_string();
+            self.cm
+                .force_close_broadcasting_latest_txn(&channel.channel_id, &peer, why)
+                .map_err(|e| NodeError::peer(format!("not closed: {e:?}")))?;
         } else {
-            if !self.is_connected(&peer) {
-                return Err(NodeError::peer(
-                    "the peer is not connected and cannot agree; force closes without it",
-                )
-                .retryable());
-            }
-            self.cm.close_channel(&channel.channel_id, &peer)
-        };
-        closed.map_err(|e| NodeError::peer(format!("not closed: {e:?}")))?;
+            self.agree_to_close(&channel.channel_id, &peer).await?;
+        }
         self.wake.notify_one();
         Ok(self.parts.journal.durable().await?)
     }

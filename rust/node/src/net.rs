@@ -135,6 +135,28 @@ impl Node {
         }
     }
 
+    /// Connects and stays connected, over restarts too. An address that was not needed does not replace a known one.
+    ///
+    /// # Errors
+    /// As [`Node::dial`], or when the store fails.
+    pub async fn dial_and_keep(
+        &self,
+        peer: PublicKey,
+        address: &str,
+        timeout: Duration,
+    ) -> Result<(), NodeError> {
+        let known = self.is_connected(&peer) && lock(&self.net.kept).contains_key(&peer);
+        self.dial(peer, address, timeout).await?;
+        if known {
+            return Ok(());
+        }
+        self.net.keep(peer, address.to_string());
+        self.parts
+            .journal
+            .put(KIND, peer.to_string(), address.as_bytes().to_vec());
+        Ok(self.parts.journal.durable().await?)
+    }
+
     /// Connects, and waits for the handshake's end.
     ///
     /// # Errors
@@ -202,18 +224,6 @@ impl Node {
                     timeout.as_millis()
                 )))
             })
-    }
-
-    /// Stays connected to a peer, over restarts too.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn keep_peer(&self, peer: PublicKey, address: &str) -> Result<(), NodeError> {
-        self.net.keep(peer, address.to_string());
-        self.parts
-            .journal
-            .put(KIND, peer.to_string(), address.as_bytes().to_vec());
-        Ok(self.parts.journal.durable().await?)
     }
 
     /// Ends a connection and no longer stays connected.

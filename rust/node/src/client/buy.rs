@@ -301,6 +301,19 @@ impl Node {
                     request.max_opening_fee_msat.unwrap_or(0),
                 ))
             }
+            Err(Reason::NoTier) if !offers.is_empty() => {
+                let least = offers.iter().map(|o| o.params.min_payment_size_msat).min();
+                let most = offers.iter().map(|o| o.params.max_payment_size_msat).max();
+                Err(NodeError::lsp_refused(
+                    0,
+                    format!(
+                        "{}: the LSP takes {} to {} msat",
+                        Reason::NoTier.message(),
+                        least.unwrap_or_default().0,
+                        most.unwrap_or_default().0
+                    ),
+                ))
+            }
             Err(reason) => Err(NodeError::lsp_refused(0, reason.message())),
         }
     }

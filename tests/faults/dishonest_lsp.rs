@@ -1,17 +1,6 @@
 //! An LSP that forwards without a funding transaction worth the name: the wallet gives the payment back and nothing else.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-#![allow(clippy::arithmetic_side_effects)]
-
-mod common;
-
-use common::{
+use crate::common::{
     assert_failed, event, events, jit_invoice, ledger, order_state, pay, room, until, with, World,
 };
 use ldkjit_node::lsp::Fault;

@@ -1,20 +1,11 @@
 //! A part that declares more than it delivers is failed alone: the order waits on, and honest parts complete it.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-#![allow(clippy::arithmetic_side_effects)]
-
-mod common;
-
 use std::sync::Arc;
 
+use crate::common::{
+    event, events, id, jit_invoice, ledger, menu, order_state, room, until, with, World,
+};
 use bitcoin::secp256k1::PublicKey;
-use common::{event, events, id, jit_invoice, ledger, menu, order_state, room, until, with, World};
 use ldkjit_node::lsp::Fault;
 use ldkjit_node::node::Node;
 use lightning::ln::channelmanager::{PaymentId, RecentPaymentDetails, RecipientOnionFields};

@@ -1,19 +1,8 @@
 //! Which failure the payer sees: one that may pass, or one that will not (J-52, J-62).
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-#![allow(clippy::arithmetic_side_effects)]
-
-mod common;
-
 use std::sync::Arc;
 
-use common::{
+use crate::common::{
     assert_failed, hop, id, invoice_over, jit_invoice, ledger, order_state, pay, room, until, with,
     World,
 };

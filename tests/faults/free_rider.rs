@@ -1,17 +1,6 @@
 //! A wallet that lets its JIT payment fail gets no channel for nothing: only what pays the fee passes, until it is paid.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-#![allow(clippy::arithmetic_side_effects)]
-
-mod common;
-
-use common::{
+use crate::common::{
     assert_failed, event, events, hop, id, invoice_over, jit_invoice, ledger, order_state, pay,
     receive, room, until, with, World,
 };

@@ -1,23 +1,12 @@
 //! Sales between ldkjit and the stock LSPS2 handlers of lightning-liquidity, both ways and in both trust models, on the wire.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-#![allow(clippy::arithmetic_side_effects)]
-
-mod common;
-
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common::{address, id, jit_invoice, until, World, PATIENCE};
 use bitcoin::secp256k1::PublicKey;
-use common::{address, id, jit_invoice, until, World, PATIENCE};
 use ldkjit_core::menu::TrustModel;
 use ldkjit_node::broadcast::Broadcaster;
 use ldkjit_node::client::{JitChoice, ReceiveRequest};
@@ -294,7 +283,7 @@ async fn stock_client(trust: &str) {
     assert_eq!(terms["client"], id(&stock.node).to_string());
     assert_eq!(terms["size"], SIZE);
     assert_eq!(terms["trust"], trust);
-    let sold = common::ledger(&lsp, "order_sold").await;
+    let sold = crate::common::ledger(&lsp, "order_sold").await;
     assert_eq!(sold.len(), 1);
     assert_eq!(sold[0]["fee"], FEE);
     lsp.stop().await.unwrap();

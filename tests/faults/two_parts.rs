@@ -1,17 +1,6 @@
 //! Client trusts LSP, paid in two parts: the funding transaction comes, confirms, and every amount is right (D-1).
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-#![allow(clippy::arithmetic_side_effects)]
-
-mod common;
-
-use common::{
+use crate::common::{
     event, events, jit_invoice, ledger, menu, order_state, pay, room, until, with, World,
 };
 use ldkjit_core::menu::TrustModel;

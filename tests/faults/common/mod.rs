@@ -2,7 +2,7 @@
 
 #![allow(dead_code)]
 
-mod bitcoind;
+pub mod bitcoind;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,15 +2,7 @@
 //!
 //! Without that variable the test says that it did nothing, and fails in CI.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-#![allow(clippy::arithmetic_side_effects)]
-
+use crate::common::bitcoind::Running;
 use bitcoin::hashes::Hash;
 use bitcoin::{Network, ScriptBuf, WScriptHash};
 use ldkjit_node::broadcast::Broadcaster;
@@ -29,16 +21,13 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-#[path = "../../../tests/faults/common/bitcoind.rs"]
-mod regtest;
-
 fn script(n: u8) -> ScriptBuf {
     ScriptBuf::new_p2wsh(&WScriptHash::from_byte_array([n; 32]))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_bitcoind() {
-    let Some((running, node)) = regtest::Running::start().await else {
+    let Some((running, node)) = Running::start().await else {
         return;
     };
 

@@ -1,0 +1,19 @@
+//! Nodes over real TCP on a real bitcoind, one of them a cheat, or somebody else's code: one binary, as each takes long to link.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod chain_source;
+mod common;
+mod dishonest_lsp;
+mod dishonest_payer;
+mod failure_codes;
+mod free_rider;
+mod stock_handlers;
+mod two_parts;

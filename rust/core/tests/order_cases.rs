@@ -203,7 +203,6 @@ impl T {
             open: open_id(attempt),
             value_sat,
             max_to_self_delay: 2_016,
-            trust: self.order.terms.trust,
         }
     }
 }

@@ -311,13 +311,11 @@ impl World {
                 open,
                 value_sat,
                 max_to_self_delay,
-                trust,
             } => {
                 assert!(self.opened.insert(open), "opened twice");
                 assert!(self.connected, "opened while disconnected");
                 assert!(self.now < VALID_UNTIL, "opened too late");
                 assert_eq!(max_to_self_delay, 2_016);
-                assert_eq!(trust, terms.trust);
                 assert!(self.requested.is_empty());
                 let own = |c: &Channel| c.open.is_some() && c.phase == Phase::Ready;
                 assert!(

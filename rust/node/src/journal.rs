@@ -214,6 +214,20 @@ impl Journal {
         Self { shared }
     }
 
+    /// The answer to an LDK write: all that was appended so far, durable.
+    fn committed(&self, mut state: MutexGuard<'_, State>) -> AsyncResult<'static, (), io::Error> {
+        let place = state.tail;
+        let answer = state.wait_for(place);
+        drop(state);
+        self.shared.wake.notify_one();
+        Box::pin(async move {
+            answer
+                .await
+                .unwrap_or(Err(StoreError::Closed))
+                .map_err(to_io)
+        })
+    }
+
     fn append(&self, op: Op) {
         let mut state = self.shared.state();
         // What cannot be written is not kept: whoever needs it durable learns so from `durable`.
@@ -454,16 +468,7 @@ impl KVStore for Journal {
                 false,
             );
         }
-        let place = state.tail;
-        let answer = state.wait_for(place);
-        drop(state);
-        self.shared.wake.notify_one();
-        Box::pin(async move {
-            answer
-                .await
-                .unwrap_or(Err(StoreError::Closed))
-                .map_err(to_io)
-        })
+        self.committed(state)
     }
 
     fn remove(
@@ -501,16 +506,7 @@ impl KVStore for Journal {
             };
         }
         state.ldk_written = true;
-        let place = state.tail;
-        let answer = state.wait_for(place);
-        drop(state);
-        self.shared.wake.notify_one();
-        Box::pin(async move {
-            answer
-                .await
-                .unwrap_or(Err(StoreError::Closed))
-                .map_err(to_io)
-        })
+        self.committed(state)
     }
 
     fn list(&self, primary: &str, secondary: &str) -> AsyncResult<'static, Vec<String>, io::Error> {

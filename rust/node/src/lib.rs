@@ -24,7 +24,7 @@ pub mod node;
 pub mod payments;
 pub mod reserve;
 pub mod store;
-mod sync;
+pub mod sync;
 #[cfg(test)]
 mod testing;
 pub mod timeline;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bitcoin::secp256k1::PublicKey;
+use ldkjit_core::lsps0::{MAX_PAYLOAD, MESSAGE_TYPE};
 use lightning::io;
 use lightning::ln::msgs::{DecodeError, Init, LightningError};
 use lightning::ln::peer_handler::CustomMessageHandler;
@@ -13,10 +14,6 @@ use tokio::sync::{mpsc, Notify};
 
 use crate::sync::lock;
 
-/// The message type of LSPS0 (T-01).
-pub const MESSAGE_TYPE: u16 = 37913;
-/// The largest payload a BOLT 8 message of two bytes' type can carry.
-pub const MAX_PAYLOAD: usize = 65_533;
 /// The feature bit of an LSP (T-12): never set by a client.
 const FEATURE_BIT: usize = 729;
 /// Messages that may wait for us; beyond it the newest is dropped, and its sender times out.

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ldkjit_node::api;
@@ -13,6 +13,7 @@ use ldkjit_node::config::Config;
 use ldkjit_node::error::NodeError;
 use ldkjit_node::log::{parse_level, Log, Record};
 use ldkjit_node::node::Node;
+use ldkjit_node::sync::lock;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use serde_json::{json, Value};
@@ -33,10 +34,6 @@ const THREADS: Duration = Duration::from_secs(1);
 const WAITS: [&str; 3] = ["wait_height", "wait_payment", "next_event"];
 
 type Item = (u8, u64, String);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What Rust leaves for Python to fetch.
 struct Outbox {

@@ -200,7 +200,6 @@ impl Order {
             open,
             value_sat,
             max_to_self_delay: u16::try_from(delay).unwrap_or(u16::MAX),
-            trust: self.terms.trust,
         });
     }
 

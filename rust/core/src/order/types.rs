@@ -361,8 +361,6 @@ pub enum Effect {
         value_sat: u64,
         /// The longest `to_self_delay` the client may ask for (J-59).
         max_to_self_delay: u16,
-        /// Whether the funding transaction is withheld.
-        trust: TrustModel,
     },
     /// Close whatever exists of this attempt; coins are only given back by `Unlock`.
     AbandonOpen {

@@ -10,7 +10,7 @@ use ldkjit_core::lsps2::{
     buy_params, check_buy_response, choose_tier, parse_menu, BuyResponse, GetInfoRequest, Offer,
     Wish, BUY, GET_INFO,
 };
-use ldkjit_core::menu::TrustModel;
+use ldkjit_core::menu::{FeeParams, TrustModel};
 use ldkjit_core::reason::Reason;
 use ldkjit_core::time::Millis;
 use lightning::ln::channel_state::ChannelDetails;
@@ -127,6 +127,15 @@ struct Draft {
     final_delta: u64,
     mpp: bool,
     expires_at_ms: u64,
+    /// The sale, when a channel is bought for it.
+    sale: Option<Sale>,
+}
+
+/// A channel bought for an invoice.
+struct Sale {
+    lsp: NodeId,
+    params: FeeParams,
+    bought: BuyResponse,
 }
 
 impl Node {
@@ -208,30 +217,17 @@ impl Node {
         };
         let expires_at_ms =
             now_ms().saturating_add(u64::from(request.expiry_s).saturating_mul(1_000));
-        let draft = Draft {
-            hints,
-            final_delta: u64::from(MIN_FINAL_CLTV_EXPIRY_DELTA).saturating_add(3),
-            mpp: true,
-            expires_at_ms,
-        };
-        let _gate = self.parts.journal.gate().await;
-        let (bolt11, payment_hash) = self.build(request, draft)?;
-        let record = InvoiceRecord {
-            bolt11,
-            payment_hash,
-            amount_msat: request.amount_msat,
-            description: request.description.clone(),
-            expires_at_ms,
-            path: Path::Channel,
-            opening_fee_msat: Some(0),
-            lsp: None,
-            jit_scid: None,
-            trust: None,
-        };
-        self.keep_invoice(&record);
-        drop(_gate);
-        self.parts.journal.durable().await?;
-        Ok(record)
+        self.write_invoice(
+            request,
+            Draft {
+                hints,
+                final_delta: u64::from(MIN_FINAL_CLTV_EXPIRY_DELTA).saturating_add(3),
+                mpp: true,
+                expires_at_ms,
+                sale: None,
+            },
+        )
+        .await
     }
 
     async fn over_jit(&self, request: &ReceiveRequest) -> Result<InvoiceRecord, NodeError> {
@@ -353,40 +349,68 @@ impl Node {
             htlc_minimum_msat: None,
             htlc_maximum_msat: None,
         };
-        let draft = Draft {
-            hints: vec![RouteHint(vec![hop])],
-            final_delta: JIT_FINAL_DELTA.saturating_add(u64::from(lsp.confirmations)),
-            mpp: size.is_some(),
-            expires_at_ms,
-        };
+        self.write_invoice(
+            request,
+            Draft {
+                hints: vec![RouteHint(vec![hop])],
+                final_delta: JIT_FINAL_DELTA.saturating_add(u64::from(lsp.confirmations)),
+                mpp: size.is_some(),
+                expires_at_ms,
+                sale: Some(Sale {
+                    lsp: lsp.node_id,
+                    params: offer.params.clone(),
+                    bought,
+                }),
+            },
+        )
+        .await
+    }
+
+    /// Makes the invoice and keeps it, with the order it belongs to: nobody learns of it before that is durable.
+    async fn write_invoice(
+        &self,
+        request: &ReceiveRequest,
+        draft: Draft,
+    ) -> Result<InvoiceRecord, NodeError> {
+        let size = request.amount_msat.map(Msat);
         let gate = self.parts.journal.gate().await;
-        let (bolt11, payment_hash) = self.build(request, draft)?;
+        let (bolt11, payment_hash) = self.build(request, &draft)?;
+        let sale = draft.sale.as_ref();
         let record = InvoiceRecord {
             bolt11,
             payment_hash,
             amount_msat: request.amount_msat,
             description: request.description.clone(),
-            expires_at_ms,
-            path: Path::Jit,
-            opening_fee_msat: size.and_then(|s| offer.params.fee(s)).map(|fee| fee.0),
-            lsp: Some(lsp.node_id),
-            jit_scid: Some(bought.scid),
-            trust: Some(bought.trust),
+            expires_at_ms: draft.expires_at_ms,
+            path: if sale.is_some() {
+                Path::Jit
+            } else {
+                Path::Channel
+            },
+            opening_fee_msat: match sale {
+                None => Some(0),
+                Some(sale) => size.and_then(|s| sale.params.fee(s)).map(|fee| fee.0),
+            },
+            lsp: sale.map(|sale| sale.lsp),
+            jit_scid: sale.map(|sale| sale.bought.scid),
+            trust: sale.map(|sale| sale.bought.trust),
         };
-        let order = ClientOrder {
-            payment_hash,
-            lsp: lsp.node_id,
-            scid: bought.scid,
-            params: offer.params.clone(),
-            size,
-            max_fee: request.max_opening_fee_msat.map(Msat),
-            trust: bought.trust,
-            expires_at_ms,
-            status: Status::Open,
-            opening: None,
-            channel: None,
-        };
-        self.client.keep(self, order, false);
+        if let Some(sale) = draft.sale {
+            let order = ClientOrder {
+                payment_hash,
+                lsp: sale.lsp,
+                scid: sale.bought.scid,
+                params: sale.params,
+                size,
+                max_fee: request.max_opening_fee_msat.map(Msat),
+                trust: sale.bought.trust,
+                expires_at_ms: draft.expires_at_ms,
+                status: Status::Open,
+                opening: None,
+                channel: None,
+            };
+            self.client.keep(self, order, false);
+        }
         self.keep_invoice(&record);
         drop(gate);
         self.parts.journal.durable().await?;
@@ -408,7 +432,7 @@ impl Node {
     fn build(
         &self,
         request: &ReceiveRequest,
-        draft: Draft,
+        draft: &Draft,
     ) -> Result<(String, PaymentHash), NodeError> {
         let failed = |e: &dyn std::fmt::Debug| NodeError::internal(format!("invoice: {e:?}"));
         let now = SystemTime::now()
@@ -435,8 +459,8 @@ impl Node {
         if draft.mpp {
             builder = builder.basic_mpp();
         }
-        for hint in draft.hints {
-            builder = builder.private_route(hint);
+        for hint in &draft.hints {
+            builder = builder.private_route(hint.clone());
         }
         let raw = builder.build_raw().map_err(|e| failed(&e))?;
         let signature = self.parts.keys.sign_invoice(&raw, Recipient::Node);

@@ -54,7 +54,6 @@ impl Service {
                 open,
                 value_sat,
                 max_to_self_delay,
-                trust: _,
             } => open_channel(node, state, client, open, value_sat, max_to_self_delay),
             Effect::AbandonOpen { open, channel } => {
                 abandon(node, state, client, open, channel);

@@ -14,7 +14,7 @@ mod order_support;
 use std::collections::BTreeSet;
 
 use ldkjit_core::amount::Msat;
-use ldkjit_core::ids::PartId;
+use ldkjit_core::ids::{OpenId, PartId, Scid};
 use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::menu::TrustModel::{self, ClientTrustsLsp, LspTrustsClient};
 use ldkjit_core::order::{
@@ -1779,4 +1779,71 @@ fn test_S_70_the_channel_named_comes_before_the_oldest_part() {
     };
     assert_eq!(find(9), Some(part_id(2)));
     assert_eq!(find(1), Some(part_id(3)));
+}
+
+#[test]
+fn test_J_52_another_payment_at_valid_until_is_not_even_held() {
+    let mut t = T::fixed();
+    t.now = VALID_UNTIL - 1;
+    t.part(1, SIZE);
+    t.now = VALID_UNTIL;
+    assert_eq!(
+        t.part_of(2, 2, SIZE),
+        vec![fail(2, UnknownNextPeer, Reason::Expired)]
+    );
+    let of_the_other = |e: &&LedgerEntry| matches!(e, LedgerEntry::PartAccepted { payment_hash, .. } if *payment_hash == hash(2));
+    assert_eq!(t.ledger.iter().filter(of_the_other).count(), 0);
+}
+
+#[test]
+fn test_S_65_channel_pending_told_twice_is_one_open() {
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    t.opened(1);
+    assert_eq!(t.pending(1), vec![]);
+    let opened = |e: &&LedgerEntry| matches!(e, LedgerEntry::ChannelOpened { .. });
+    assert_eq!(t.ledger.iter().filter(opened).count(), 1);
+    assert_eq!(t.order.open.as_ref().unwrap().phase, OpenPhase::Ready);
+}
+
+#[test]
+fn test_S_51_coins_of_a_funding_that_was_seen_are_spent_whoever_published_it() {
+    let mut t = T::new(Some(SIZE), ClientTrustsLsp);
+    t.part(1, SIZE);
+    t.pending(1);
+    assert_eq!(t.give(Input::FundingConfirmed { depth: 1 }), vec![]);
+    assert_eq!(
+        t.closed(1),
+        vec![fail(1, TemporaryChannelFailure, Reason::ChannelClosed)]
+    );
+}
+
+#[test]
+fn test_S_70_paid_channel_of_another_order_serves_and_a_stray_of_this_one_does_not() {
+    let mut t = T::fixed();
+    let other = OpenId::new(Scid(SCID.0 + 1), 1);
+    t.channels.push(ChannelView {
+        open_id: Some(open_id(7)),
+        ..view(8, 10 * SIZE)
+    });
+    t.channels.push(ChannelView {
+        open_id: Some(other),
+        ..view(9, SIZE)
+    });
+    assert_eq!(t.part(1, SIZE), vec![forward(1, 9, SIZE, 0)]);
+}
+
+#[test]
+fn test_S_47_the_reason_is_that_of_the_orders_own_channel() {
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    t.pending(1);
+    t.channels.push(ChannelView {
+        htlc_minimum: Msat(10 * SIZE),
+        ..view(9, 10 * SIZE)
+    });
+    assert_eq!(
+        t.ready(1, SIZE - FEE - 1),
+        vec![fail(1, TemporaryChannelFailure, Reason::NoRoom)]
+    );
 }

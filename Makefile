@@ -11,8 +11,10 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 BIN := .venv/bin
 RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
 CARGO_MUTANTS := 27.1.0
+SECONDS ?= 600
+SEED ?= 1
 
-.PHONY: help build demo test test-rust test-python bench lint wheel docs interop mutants lock clean
+.PHONY: help build demo test test-rust test-python soak bench lint wheel docs interop mutants lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +42,11 @@ test-rust:
 
 test-python: .venv/extension
 	$(BIN)/pytest
+
+# The nodes under test are built with named moments at which they can be ended.
+soak: .venv/extension ## kill -9 everywhere: make soak SECONDS=600 SEED=1
+	cargo build --locked --release --package ldkjit-node --features faults --bin soak-node
+	SOAK_NODE=$(CARGO_TARGET_DIR)/release/soak-node $(BIN)/python tests/soak/soak.py --seconds $(SECONDS) --seed $(SEED)
 
 bench: .venv/extension ## measure; JSON into benches/results
 	$(BIN)/python benches/run.py

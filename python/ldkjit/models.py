@@ -132,6 +132,8 @@ class Channel(Model):
     unpaid_order: str | None = None
     """The jit scid of the order whose opening fee this channel still owes."""
     is_outbound: bool
+    pending_htlcs: int = 0
+    """HTLCs in flight, both ways."""
     forwarding_fee_base: Msat = Field(default=Msat(0), validation_alias="forwarding_fee_base_msat")
 
     @property

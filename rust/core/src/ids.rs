@@ -7,6 +7,8 @@ use bitcoin::hex::{DisplayHex, FromHex};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::time::Millis;
+
 /// Text that is not the identifier it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParseIdError(&'static str);
@@ -165,11 +167,21 @@ serde_as_text!(Scid);
 pub struct OpenId(pub u128);
 
 impl OpenId {
-    /// The id of attempt number `attempt` for the order that sold `scid`.
+    /// The id of attempt number `attempt` (up to 2²⁴ − 1) for the order that sold `scid` at this time.
+    ///
+    /// The time is in it since a young chain has few scids to sell: one may come again once its order is over,
+    /// and coins or a funding transaction of the first must not be taken for the second's.
     #[must_use]
-    pub fn new(scid: Scid, attempt: u32) -> Self {
-        Self(u128::from(scid.0) << 64 | u128::from(attempt))
+    pub fn new(scid: Scid, sold_at: Millis, attempt: u32) -> Self {
+        let sale = u128::from(sold_at.0 & Self::SALE) << Self::ATTEMPT_BITS;
+        let attempt = u128::from(attempt & Self::ATTEMPT);
+        Self(u128::from(scid.0) << 64 | sale | attempt)
     }
+
+    const ATTEMPT_BITS: u32 = 24;
+    const ATTEMPT: u32 = (1 << Self::ATTEMPT_BITS) - 1;
+    /// 40 bits of milliseconds come round after 34 years.
+    const SALE: u64 = (1 << (64 - Self::ATTEMPT_BITS)) - 1;
 
     /// The order's scid.
     #[must_use]
@@ -180,7 +192,7 @@ impl OpenId {
     /// The number of the attempt.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        u32::try_from(self.0 & u128::from(u64::MAX)).unwrap_or(u32::MAX)
+        u32::try_from(self.0 & u128::from(Self::ATTEMPT)).unwrap_or(u32::MAX)
     }
 }
 

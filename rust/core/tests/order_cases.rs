@@ -1821,7 +1821,7 @@ fn test_S_51_coins_of_a_funding_that_was_seen_are_spent_whoever_published_it() {
 #[test]
 fn test_S_70_paid_channel_of_another_order_serves_and_a_stray_of_this_one_does_not() {
     let mut t = T::fixed();
-    let other = OpenId::new(Scid(SCID.0 + 1), 1);
+    let other = OpenId::new(Scid(SCID.0 + 1), Millis(SOLD_AT), 1);
     t.channels.push(ChannelView {
         open_id: Some(open_id(7)),
         ..view(8, 10 * SIZE)

@@ -110,12 +110,15 @@ fn test_T_23_outpoint_is_txid_colon_index() {
 }
 
 #[test]
-fn open_id_is_scid_and_attempt() {
-    let id = OpenId::new(Scid(u64::MAX - 5), 3);
+fn open_id_is_scid_sale_and_attempt() {
+    let id = OpenId::new(Scid(u64::MAX - 5), Millis(0x123_4567_89ab_cdef), 3);
     assert_eq!((id.scid(), id.attempt()), (Scid(u64::MAX - 5), 3));
-    assert_eq!(id.to_string(), "fffffffffffffffa0000000000000003");
+    assert_eq!(id.to_string(), "fffffffffffffffa6789abcdef000003");
     assert_eq!(id.to_string().parse(), Ok(id));
-    assert_eq!(OpenId(u128::MAX).attempt(), u32::MAX);
+    assert_eq!(OpenId(u128::MAX).attempt(), (1 << 24) - 1);
+    // The same scid sold again.
+    let again = OpenId::new(Scid(u64::MAX - 5), Millis(0x123_4567_89ab_cdf0), 3);
+    assert_ne!(again, id);
     assert!(format!("{id:?}").contains("attempt 3"));
     assert!("fffffffffffffffa000000000000000".parse::<OpenId>().is_err());
 }
@@ -267,8 +270,8 @@ proptest! {
     }
 
     #[test]
-    fn open_id_round_trip(scid: u64, attempt: u32) {
-        let id = OpenId::new(Scid(scid), attempt);
+    fn open_id_round_trip(scid: u64, sold_at: u64, attempt in 0u32..1 << 24) {
+        let id = OpenId::new(Scid(scid), Millis(sold_at), attempt);
         prop_assert_eq!(id.to_string().parse(), Ok(id));
         prop_assert_eq!((id.scid(), id.attempt()), (Scid(scid), attempt));
     }

@@ -148,7 +148,10 @@ impl Broadcaster {
     }
 
     async fn attempt(&self, source: &dyn ChainSource, key: Txid, txs: &[Transaction]) {
-        let outcome = match send(source, txs).await {
+        crate::crash::point("broadcast:before");
+        let sent = send(source, txs).await;
+        crate::crash::point("broadcast:after");
+        let outcome = match sent {
             Ok(outcome) => outcome,
             Err(error) => {
                 self.log

@@ -58,6 +58,8 @@ pub struct ChannelInfo {
     pub unpaid_order: Option<Scid>,
     /// We opened it.
     pub is_outbound: bool,
+    /// HTLCs in flight, both ways.
+    pub pending_htlcs: usize,
     /// Our forwarding fee, base.
     pub forwarding_fee_base_msat: u32,
 }
@@ -99,6 +101,10 @@ impl Node {
             inbound_scid_alias: c.inbound_scid_alias.map(Scid),
             unpaid_order: self.lsp.as_ref().and_then(|lsp| lsp.unpaid(open)),
             is_outbound: c.is_outbound,
+            pending_htlcs: c
+                .pending_inbound_htlcs
+                .len()
+                .saturating_add(c.pending_outbound_htlcs.len()),
             forwarding_fee_base_msat: c.config.map_or(0, |config| config.forwarding_fee_base_msat),
         }
     }

@@ -1,5 +1,6 @@
 //! The one thread that owns the store: takes the queue and the manager together, commits, then wakes.
 
+use crate::crash;
 use crate::error::StoreError;
 use crate::journal::{ldk_kind, Ask, Counters, Ending, Journal, Shared, State, LDK};
 use crate::log::Log;
@@ -317,7 +318,9 @@ impl Worker {
             .checked_add(1)
             .ok_or_else(|| StoreError::Failed("the sequence is exhausted".into()))?;
         let start = Instant::now();
+        crash::point("commit:before");
         self.store.commit(seq, &batch)?;
+        crash::point("commit:after");
         add(&stats.commit_ns, start.elapsed().as_nanos());
         self.seq = seq;
         if manager.is_some() {
@@ -327,6 +330,7 @@ impl Worker {
         }
         count(stats, &batch);
         self.shared.committed(taken);
+        crash::point("commit:told");
         Ok(())
     }
 

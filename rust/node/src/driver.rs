@@ -18,6 +18,7 @@ use ldkjit_core::lsps0::{side_of, Side};
 use crate::chain::bitcoind::Bitcoind;
 use crate::client::watch;
 use crate::config::ChainConfig;
+use crate::crash;
 use crate::error::NodeError;
 use crate::events::NodeEvent;
 use crate::handler;
@@ -260,7 +261,9 @@ async fn watch_monitors(node: Arc<Node>) {
             .process_pending_events_async(|event: Event| {
                 let (node, bumper) = (&node, &bumper);
                 async move {
-                    match event {
+                    let [before, after] = crash::around_event(&event);
+                    crash::point(before);
+                    let handled = match event {
                         Event::SpendableOutputs {
                             outputs,
                             channel_id,
@@ -274,7 +277,9 @@ async fn watch_monitors(node: Arc<Node>) {
                             Ok(())
                         }
                         _ => Ok(()),
-                    }
+                    };
+                    crash::point(after);
+                    handled
                 }
             })
             .await;

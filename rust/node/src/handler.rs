@@ -9,12 +9,20 @@ use ldkjit_core::lsps0::clean_text;
 use lightning::events::{Event, FundingInfo, HTLCHandlingFailureType, PaymentPurpose};
 
 use crate::convert;
+use crate::crash;
 use crate::events::NodeEvent;
 use crate::node::Node;
 use crate::payments::PaymentKind;
 
 /// Handles one event of the channel manager. The driver holds the gate.
 pub fn handle(node: &Arc<Node>, event: Event) {
+    let [before, after] = crash::around_event(&event);
+    crash::point(before);
+    dispatch(node, event);
+    crash::point(after);
+}
+
+fn dispatch(node: &Arc<Node>, event: Event) {
     let log = &node.parts.log;
     match event {
         Event::HTLCIntercepted {

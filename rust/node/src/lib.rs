@@ -8,6 +8,7 @@ pub mod client;
 pub mod commit;
 pub mod config;
 pub mod convert;
+pub mod crash;
 pub mod driver;
 pub mod error;
 pub mod events;

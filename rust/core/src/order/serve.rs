@@ -156,7 +156,7 @@ impl Order {
             let reason = value.err().unwrap_or(Reason::TooManyOpens);
             return self.give_up(hash, FailCode::UnknownNextPeer, reason, run);
         };
-        let id = OpenId::new(self.terms.scid, attempt);
+        let id = OpenId::new(self.terms.scid, self.terms.sold_at, attempt);
         self.attempt = attempt;
         self.open = Some(Open {
             id,

@@ -25,7 +25,7 @@ pub fn channel_id(n: u8) -> ChannelId {
 }
 
 pub fn open_id(attempt: u32) -> OpenId {
-    OpenId::new(SCID, attempt)
+    OpenId::new(SCID, Millis(SOLD_AT), attempt)
 }
 
 pub fn funding(n: u8) -> Outpoint {

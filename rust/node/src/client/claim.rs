@@ -14,6 +14,7 @@ use lightning::types::payment::PaymentPreimage;
 
 use super::{Client, ClientOrder, Status};
 use crate::convert;
+use crate::crash;
 use crate::events::NodeEvent;
 use crate::node::Node;
 
@@ -115,7 +116,9 @@ impl Client {
         };
         order.status = Status::Claimed;
         self.keep(node, order, true);
+        crash::point("claim:before");
         node.cm.claim_funds(PaymentPreimage(preimage));
+        crash::point("claim:after");
         node.wake.notify_one();
         node.spawn(super::watch::look(Arc::clone(node)));
     }

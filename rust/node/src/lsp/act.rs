@@ -13,6 +13,7 @@ use lightning::util::config::UserConfig;
 
 use super::{stamp, Opening, Service, State};
 use crate::convert;
+use crate::crash;
 use crate::ldk;
 use crate::node::Node;
 
@@ -21,6 +22,21 @@ const IMPOSSIBLE_MSAT: u64 = 21_000_000 * 100_000_000 * 1_000;
 
 impl Service {
     pub(super) fn act(
+        &self,
+        node: &Node,
+        state: &mut State,
+        scid: Scid,
+        client: &PublicKey,
+        effect: Effect,
+    ) -> Option<Input> {
+        let [before, after] = crash::around_effect(&effect);
+        crash::point(before);
+        let follows = self.carry_out(node, state, scid, client, effect);
+        crash::point(after);
+        follows
+    }
+
+    fn carry_out(
         &self,
         node: &Node,
         state: &mut State,

@@ -162,6 +162,7 @@ fn write(db: &mut Connection, seq: u64, batch: &[Op]) -> rusqlite::Result<()> {
         };
     }
     tx.prepare_cached(SEQ)?.execute([seq.to_string()])?;
+    crate::crash::point("commit:inside");
     tx.commit()
 }
 

@@ -1,0 +1,153 @@
+"""One node as a process of its own: killed at any moment, started again where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+
+class CallError(Exception):
+    """The node refused a call."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class DiedError(Exception):
+    """The process ended before it answered."""
+
+
+class Process:
+    """A ``soak-node`` on its own data folder.
+
+    Attributes:
+        name: Its folder and log.
+        status: What it said of itself when it last started.
+        died_at: The named moment at which it last ended itself, if it did.
+        dead: Set while there is no process.
+    """
+
+    def __init__(
+        self,
+        binary: Path,
+        folder: Path,
+        name: str,
+        config: dict[str, Any],
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self.config = {**config, "data_dir": str(folder / name), "alias": name}
+        self.status: dict[str, Any] = {}
+        self.died_at: str | None = None
+        self.dead = asyncio.Event()
+        self.dead.set()
+        self._binary = binary
+        self._env = env
+        self._ids = itertools.count(1)
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._started: asyncio.Future[dict[str, Any]] | None = None
+
+    async def start(self, timeout: float = 60.0) -> None:
+        """Start, and wait until it is in step with the chain."""
+        self.died_at = None
+        with (self.folder / f"{self.name}.log").open("ab") as log:
+            # No core files: an armed moment ends in an abort.
+            self._process = await asyncio.create_subprocess_exec(
+                "/bin/sh",
+                "-c",
+                'ulimit -c 0; exec "$0"',
+                str(self._binary),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=self._env,
+                limit=64 * 1024 * 1024,
+                start_new_session=True,
+            )
+        self.dead.clear()
+        self._started = asyncio.get_running_loop().create_future()
+        self._reader = asyncio.create_task(self._read(self._process))
+        self._write(self.config)
+        self.status = await asyncio.wait_for(self._started, timeout)
+
+    async def call(self, method: str, timeout: float = 40.0, **params: Any) -> Any:
+        """Call a method.
+
+        Raises:
+            CallError: The node refused it.
+            DiedError: The process ended first.
+            TimeoutError: It did not answer: a node that hangs is a failure.
+        """
+        if self.dead.is_set():
+            raise DiedError(self.name)
+        number = next(self._ids)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._calls[number] = answer
+        try:
+            self._write({"id": number, "method": method, "params": params})
+            return await asyncio.wait_for(answer, timeout)
+        except asyncio.TimeoutError:
+            raise TimeoutError(f"{self.name}: {method} was not answered in {timeout} s") from None
+        finally:
+            self._calls.pop(number, None)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def stop(self, timeout: float = 30.0) -> None:
+        """Stop it in order; kill it if it does not."""
+        process, reader = self._process, self._reader
+        if process is None or reader is None or process.stdin is None:
+            return
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(self.dead.wait(), timeout)
+        finally:
+            self.kill()
+            await reader
+
+    def _write(self, line: dict[str, Any]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(line).encode() + b"\n")
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        assert self._started is not None
+        started = self._started
+        async for raw in process.stdout:
+            line = json.loads(raw)
+            if "id" in line:
+                answer = self._calls.pop(line["id"], None)
+                if answer is None or answer.done():
+                    continue
+                if "error" in line:
+                    error = line["error"]
+                    answer.set_exception(CallError(error["code"], error["message"]))
+                else:
+                    answer.set_result(line["result"])
+            elif "started" in line:
+                started.set_result(line["started"])
+            elif "failed" in line and not started.done():
+                error = line["failed"]
+                started.set_exception(CallError(error["code"], error["message"]))
+            elif "died_at" in line:
+                self.died_at = line["died_at"]
+        await process.wait()
+        self.dead.set()
+        if not started.done():
+            started.set_exception(DiedError(self.name))
+        for answer in self._calls.values():
+            if not answer.done():
+                answer.set_exception(DiedError(self.name))

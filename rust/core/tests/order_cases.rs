@@ -1847,3 +1847,67 @@ fn test_S_47_the_reason_is_that_of_the_orders_own_channel() {
         vec![fail(1, TemporaryChannelFailure, Reason::NoRoom)]
     );
 }
+
+#[test]
+fn test_J_83_a_late_part_waits_no_longer_than_its_payment() {
+    let mut t = T::fixed().offline();
+    t.part(1, SIZE);
+    t.now += 30_000;
+    t.part(2, 1_000);
+    t.now += 29_999;
+    assert_eq!(t.tick(), vec![]);
+    assert_eq!(
+        t.after(1),
+        vec![
+            fail(1, TemporaryChannelFailure, Reason::ClientOffline),
+            fail(2, TemporaryChannelFailure, Reason::ClientOffline)
+        ]
+    );
+}
+
+fn ended(t: &T) -> Vec<Reason> {
+    let reason = |e: &LedgerEntry| match e {
+        LedgerEntry::OrderEnded { reason, .. } => Some(*reason),
+        _ => None,
+    };
+    t.ledger.iter().filter_map(reason).collect()
+}
+
+#[test]
+fn test_S_66_the_ledger_says_why_an_order_ended() {
+    let mut t = T::fixed().with(|l| l.max_opens = 1);
+    t.part(1, SIZE);
+    t.give(Input::OpenFailed {
+        open: open_id(1),
+        why: OpenFailure::ClientError,
+    });
+    t.give(Input::PartGone { id: part_id(1) });
+    assert_eq!(ended(&t), vec![Reason::TooManyOpens]);
+
+    // The client closed a channel that it had not paid for; we closed it.
+    for ours in [false, true] {
+        let mut t = T::fixed();
+        t.part(1, SIZE);
+        t.opened(1);
+        t.failed(1);
+        if ours {
+            t.at(VALID_UNTIL + 600_000);
+        }
+        t.closed(1);
+        t.at(VALID_UNTIL + 600_000);
+        let why = if ours {
+            Reason::FeeUnpaid
+        } else {
+            Reason::ChannelClosed
+        };
+        assert_eq!(ended(&t), vec![why], "{ours}");
+    }
+}
+
+#[test]
+fn test_S_70_a_payment_on_its_way_over_another_channel_is_being_forwarded() {
+    let mut t = T::fixed();
+    t.channels.push(view(9, SIZE));
+    t.part(1, SIZE);
+    assert_eq!(t.state(), State::Forwarding);
+}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from ldkjit.sandbox.bitcoind import BitcoindNotFoundError, find_bitcoind
+
+# importlib mode adds no folder to sys.path; programs.py and handmade.py are for all folders.
+sys.path.insert(0, str(Path(__file__).parent))
 
 settings.register_profile("fast", max_examples=100, deadline=None)
 settings.register_profile("slow", max_examples=5_000, deadline=None)

@@ -278,7 +278,9 @@ class Node:
         announce: bool = False,
         timeout: float = 60.0,
     ) -> Channel:
-        """Open a channel; returns when its funding transaction is broadcast.
+        """Open a channel; returns when its funding transaction is signed and stored.
+
+        It is broadcast at once, which may take a moment longer than this call.
 
         Args:
             peer: ``node_id@host:port``.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ldkjit import sat
-from ldkjit.sandbox import Sandbox
+from ldkjit.sandbox import Sandbox, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,7 +81,12 @@ async def test_the_wallet_is_paid_through_the_lsp(tmp_path: Path) -> None:
         at, *_, address = await words(lsp)
         await box.chain.fund(address, 5_000_000)
         payer = await box.node("payer", funds=sat(5_000_000))
-        await payer.open_channel(at, 1_000_000)
+        opened = await payer.open_channel(at, 1_000_000)
+
+        async def broadcast() -> bool:
+            return opened.funding_txid in await box.chain.rpc.mempool()
+
+        await until(broadcast, "the funding transaction")
         await box.mine(6)
         async with example(box, "wallet", tmp_path, LSPS=json.dumps([at])) as wallet:
             bolt11, path, *fee = await words(wallet)

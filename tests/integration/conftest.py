@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from support import Pair, belongings, pair_of
 
 from ldkjit.sandbox import Sandbox
-
-# importlib mode adds no folder to sys.path; the helpers are shared by path.
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -33,3 +30,23 @@ async def box(chain: Sandbox, request: pytest.FixtureRequest) -> AsyncGenerator[
         await node.stop()
         # The next test's node of this name is another one.
         shutil.rmtree(node.config.data_dir)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def pair(box: Sandbox) -> Pair:
+    """Ann and Bob, made for this test."""
+    return await pair_of(box)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def _module_pair(chain: Sandbox) -> Pair:
+    return await pair_of(chain, "shared-")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def shared_pair(_module_pair: Pair, box: Sandbox) -> AsyncGenerator[Pair, None]:
+    """The module's Ann and Bob, whose money and records no test may change."""
+    nodes = (_module_pair.ann, _module_pair.bob)
+    before = [await belongings(node) for node in nodes]
+    yield _module_pair
+    assert [await belongings(node) for node in nodes] == before

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from decimal import Decimal
-from typing import NamedTuple
 
 import pytest
-import pytest_asyncio
 from support import (
+    CAPACITY,
     SAT_PER_BTC,
+    Pair,
     address_of,
     coins_of,
     comes_to,
@@ -43,22 +42,7 @@ pytestmark = [
     pytest.mark.timeout(60),
 ]
 
-CAPACITY = 1_000_000
 ANCHOR_SAT = 330
-
-
-class Pair(NamedTuple):
-    box: Sandbox
-    ann: Node
-    bob: Node
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def pair(box: Sandbox) -> AsyncGenerator[Pair, None]:
-    """Ann has coins and a channel of a million satoshi to Bob."""
-    bob = await box.node("bob", accept_channels=True)
-    ann = await box.node("ann", funds=sat(5_000_000), channels=[(bob, CAPACITY)])
-    yield Pair(box, ann, bob)
 
 
 async def pay_and_settle(pair: Pair, amount: Msat) -> None:
@@ -386,8 +370,10 @@ async def test_a_route_over_two_hops_is_found_by_gossip(box: Sandbox) -> None:
     bob = await box.node("bob", accept_channels=True, funds=sat(5_000_000))
     ann = await box.node("ann", funds=sat(5_000_000))
     first = await ann.open_channel(await address_of(bob), CAPACITY, announce=True)
+    await in_mempool(box, str(first.funding_txid))
     await box.mine(1)
     second = await bob.open_channel(await address_of(cyd), CAPACITY, announce=True)
+    await in_mempool(box, str(second.funding_txid))
     await box.mine(6)
     # LDK drops the signatures of a peer that saw the sixth block earlier; a new connection brings
     # them again.

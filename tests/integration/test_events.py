@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
-from typing import NamedTuple
 
 import pytest
-import pytest_asyncio
-from support import id_of, only_channel, pay_both, wallet_of
+from support import Pair, id_of, only_channel, pay_both, wallet_of
 
 from ldkjit import (
     ChannelPending,
@@ -32,19 +29,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(60),
 ]
-
-
-class Pair(NamedTuple):
-    box: Sandbox
-    ann: Node
-    bob: Node
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def pair(box: Sandbox) -> AsyncGenerator[Pair, None]:
-    bob = await box.node("bob", accept_channels=True)
-    ann = await box.node("ann", funds=sat(5_000_000), channels=[(bob, 1_000_000)])
-    yield Pair(box, ann, bob)
 
 
 async def take(

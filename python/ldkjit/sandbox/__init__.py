@@ -179,6 +179,12 @@ class Sandbox:
     async def open(self, node: Node, peer: Node, capacity_sat: int) -> Channel:
         """Open a channel, mine its confirmations and wait until both sides can use it."""
         opened = await node.open_channel((await peer.status()).address, capacity_sat)
+
+        async def broadcast() -> bool:
+            return opened.funding_txid in await self.chain.rpc.mempool()
+
+        # Its way to bitcoind takes a moment, and blocks mined before it are no confirmations.
+        await until(broadcast, "a channel's funding transaction in the mempool")
         await self.mine(CONFIRMATIONS)
 
         async def usable() -> Channel | None:

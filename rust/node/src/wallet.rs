@@ -39,6 +39,13 @@ const MAX_CHAIN: usize = 20;
 /// A funding transaction this deep needs its lock no more.
 const LOCK_DEPTH: u32 = 6;
 const COINBASE_MATURITY: u32 = 100;
+const NETWORKS: [Network; 5] = [
+    Network::Bitcoin,
+    Network::Testnet,
+    Network::Testnet4,
+    Network::Signet,
+    Network::Regtest,
+];
 
 /// The on-chain wallet.
 pub struct Wallet {
@@ -241,10 +248,21 @@ impl Wallet {
 
     /// Parses an address of this wallet's network.
     pub fn parse_address(&self, text: &str) -> Result<Address, NodeError> {
-        Address::from_str(text.trim())
-            .map_err(|error| NodeError::address(format!("the address is malformed: {error}")))?
-            .require_network(self.network)
-            .map_err(|_| NodeError::address(format!("the address is not of {}", self.network)))
+        let address = Address::from_str(text.trim())
+            .map_err(|error| NodeError::address(format!("the address is malformed: {error}")))?;
+        // The test networks share prefixes: an address may be of several.
+        let networks: Vec<_> = NETWORKS
+            .iter()
+            .filter(|network| address.is_valid_for_network(**network))
+            .map(Network::to_string)
+            .collect();
+        address.require_network(self.network).map_err(|_| {
+            NodeError::address(format!(
+                "the address is of {}, this node runs on {}",
+                networks.join(" or "),
+                self.network
+            ))
+        })
     }
 
     /// A signed transaction that pays `amount_sat` (or everything but the reserve) to `script`. It counts as
@@ -1244,13 +1262,20 @@ mod tests {
         let birthday = BestBlock::new(bitcoin::BlockHash::from_byte_array([5; 32]), 800_000);
         let (_committer, wallet) = open(&MemoryStore::new(), WORDS, Some(birthday)).unwrap();
         assert_eq!(wallet.best_block(), birthday);
-        assert_eq!(
-            wallet
-                .parse_address("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4")
-                .unwrap_err()
-                .code,
-            "address"
-        );
+        for (foreign, networks) in [
+            ("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "bitcoin"),
+            (
+                "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx",
+                "testnet or testnet4 or signet",
+            ),
+        ] {
+            let error = wallet.parse_address(foreign).unwrap_err();
+            assert_eq!(error.code, "address");
+            assert_eq!(
+                error.message,
+                format!("the address is of {networks}, this node runs on regtest")
+            );
+        }
         assert_eq!(
             wallet.parse_address("nonsense").unwrap_err().code,
             "address"

@@ -4,12 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
-from ldkjit import Channel, Msat, Node, Payment
+from ldkjit import Channel, Msat, Node, Payment, sat
 from ldkjit.sandbox import Sandbox, until
 
 SAT_PER_BTC = 100_000_000
+# Of the channel from Ann to Bob, satoshi.
+CAPACITY = 1_000_000
+
+
+class Pair(NamedTuple):
+    """Ann, who has coins and a channel to Bob, and Bob, who has nothing."""
+
+    box: Sandbox
+    ann: Node
+    bob: Node
+
+
+async def pair_of(box: Sandbox, prefix: str = "") -> Pair:
+    """Two new nodes, named ``ann`` and ``bob`` after the prefix."""
+    bob = await box.node(f"{prefix}bob", accept_channels=True)
+    ann = await box.node(f"{prefix}ann", funds=sat(5_000_000), channels=[(bob, CAPACITY)])
+    return Pair(box, ann, bob)
+
+
+async def belongings(node: Node) -> list[Any]:
+    """Money and records of a node, to compare with those of another moment."""
+    return [
+        await coins_of(node),
+        await locked_of(node),
+        await outbound(node),
+        [each async for each in node.payments()],
+        await node.pending_payments(),
+        await node.client_orders(),
+    ]
 
 
 def fee_of(payment: int, min_fee: int = 2_000_000, ppm: int = 4_000) -> Msat:
@@ -113,6 +142,11 @@ async def coins_of(node: Node) -> int:
     """Confirmed and unconfirmed coins, satoshi."""
     onchain = (await node.balances()).onchain
     return onchain.confirmed_sat + onchain.unconfirmed_sat
+
+
+async def locked_of(node: Node) -> int:
+    """Coins promised to channels that are being opened, satoshi."""
+    return (await node.balances()).onchain.locked_sat
 
 
 async def mined_fees(box: Sandbox, after: int) -> int:

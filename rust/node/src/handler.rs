@@ -15,6 +15,13 @@ use crate::payments::PaymentKind;
 
 /// Handles one event of the channel manager. The driver holds the gate.
 pub fn handle(node: &Arc<Node>, event: Event) {
+    #[cfg(feature = "faults")]
+    let Some(event) = (match &node.config.foreign {
+        Some(foreign) => foreign.ldk(event),
+        None => Some(event),
+    }) else {
+        return;
+    };
     let log = &node.parts.log;
     match event {
         Event::HTLCIntercepted {

@@ -15,5 +15,6 @@ mod dishonest_lsp;
 mod dishonest_payer;
 mod failure_codes;
 mod free_rider;
+mod stock_flows;
 mod stock_handlers;
 mod two_parts;

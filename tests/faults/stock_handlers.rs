@@ -1,34 +1,24 @@
 //! Sales between ldkjit and the stock LSPS2 handlers of lightning-liquidity, both ways and in both trust models, on the wire.
 
-use std::collections::HashMap;
-use std::str::FromStr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::stock::{liquidity, offer, Liquidity};
 use crate::common::{address, id, jit_invoice, until, World, PATIENCE};
 use bitcoin::secp256k1::PublicKey;
 use ldkjit_core::menu::TrustModel;
-use ldkjit_node::broadcast::Broadcaster;
 use ldkjit_node::client::{JitChoice, ReceiveRequest};
 use ldkjit_node::keys::Keys;
-use ldkjit_node::ldk::{ChannelManager, NoFilter};
 use ldkjit_node::log::Log;
 use ldkjit_node::node::Node;
-use lightning::io;
 use lightning::ln::peer_handler::{
     ErroringMessageHandler, IgnoringMessageHandler, MessageHandler, PeerManager,
 };
 use lightning::sign::EntropySource;
-use lightning::util::persist::KVStoreSync;
 use lightning_invoice::Bolt11Invoice;
 use lightning_liquidity::events::LiquidityEvent;
-use lightning_liquidity::lsps0::ser::LSPSDateTime;
-use lightning_liquidity::lsps2::client::LSPS2ClientConfig;
 use lightning_liquidity::lsps2::event::{LSPS2ClientEvent, LSPS2ServiceEvent};
-use lightning_liquidity::lsps2::msgs::{LSPS2OpeningFeeParams, LSPS2RawOpeningFeeParams};
-use lightning_liquidity::lsps2::service::LSPS2ServiceConfig;
-use lightning_liquidity::utils::time::DefaultTimeProvider;
-use lightning_liquidity::{LiquidityClientConfig, LiquidityManagerSync, LiquidityServiceConfig};
+use lightning_liquidity::lsps2::msgs::LSPS2OpeningFeeParams;
 use lightning_net_tokio::SocketDescriptor;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -37,59 +27,6 @@ const SIZE: u64 = 400_000_000;
 /// 1 %.
 const FEE: u64 = 4_000_000;
 
-/// What the stock handlers write.
-#[derive(Default)]
-struct Memory(Mutex<HashMap<[String; 3], Vec<u8>>>);
-
-fn place(primary: &str, secondary: &str, key: &str) -> [String; 3] {
-    [primary, secondary, key].map(str::to_owned)
-}
-
-impl KVStoreSync for Memory {
-    fn read(&self, primary: &str, secondary: &str, key: &str) -> Result<Vec<u8>, io::Error> {
-        let rows = self.0.lock().unwrap();
-        let found = rows.get(&place(primary, secondary, key)).cloned();
-        found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such key"))
-    }
-
-    fn write(
-        &self,
-        primary: &str,
-        secondary: &str,
-        key: &str,
-        value: Vec<u8>,
-    ) -> Result<(), io::Error> {
-        let place = place(primary, secondary, key);
-        self.0.lock().unwrap().insert(place, value);
-        Ok(())
-    }
-
-    fn remove(&self, primary: &str, secondary: &str, key: &str, _: bool) -> Result<(), io::Error> {
-        self.0
-            .lock()
-            .unwrap()
-            .remove(&place(primary, secondary, key));
-        Ok(())
-    }
-
-    fn list(&self, primary: &str, secondary: &str) -> Result<Vec<String>, io::Error> {
-        let rows = self.0.lock().unwrap();
-        let here = rows
-            .keys()
-            .filter(|[p, s, _]| p == primary && s == secondary);
-        Ok(here.map(|[_, _, key]| key.clone()).collect())
-    }
-}
-
-type Liquidity = LiquidityManagerSync<
-    Arc<Keys>,
-    Arc<Keys>,
-    Arc<ChannelManager>,
-    NoFilter,
-    Arc<Memory>,
-    Arc<DefaultTimeProvider>,
-    Arc<Broadcaster>,
->;
 type Wire = PeerManager<
     SocketDescriptor,
     Arc<ErroringMessageHandler>,
@@ -111,31 +48,7 @@ struct Stock {
 impl Stock {
     fn new(node: &Arc<Node>, service: bool) -> Self {
         let keys = node.parts.keys.clone();
-        let service_config = service.then_some(LiquidityServiceConfig {
-            lsps2_service_config: Some(LSPS2ServiceConfig {
-                promise_secret: [7; 32],
-            }),
-            lsps5_service_config: None,
-            advertise_service: true,
-        });
-        let client_config = (!service).then(|| LiquidityClientConfig {
-            lsps1_client_config: None,
-            lsps2_client_config: Some(LSPS2ClientConfig::default()),
-            lsps5_client_config: None,
-        });
-        let liquidity = Liquidity::new_with_custom_time_provider(
-            keys.clone(),
-            keys.clone(),
-            node.cm.clone(),
-            None,
-            None,
-            Arc::new(Memory::default()),
-            node.parts.broadcaster.clone(),
-            service_config,
-            client_config,
-            Arc::new(DefaultTimeProvider),
-        );
-        let liquidity = Arc::new(liquidity.unwrap());
+        let liquidity = liquidity(node, service);
         let handlers = MessageHandler {
             chan_handler: Arc::new(ErroringMessageHandler::new()),
             route_handler: Arc::new(IgnoringMessageHandler {}),
@@ -303,17 +216,8 @@ async fn serve(stock: &Stock, scid: u64, client_trusts_lsp: bool, wallet: Public
     };
     assert_eq!(counterparty_node_id, wallet);
     assert_eq!(token.as_deref(), Some("a-token"));
-    let offer = LSPS2RawOpeningFeeParams {
-        min_fee_msat: 2_000_000,
-        proportional: 10_000,
-        valid_until: LSPSDateTime::from_str("2099-01-01T00:00:00Z").unwrap(),
-        min_lifetime: 144,
-        max_client_to_self_delay: 2016,
-        min_payment_size_msat: 1_000,
-        max_payment_size_msat: 4_000_000_000,
-    };
     service
-        .opening_fee_params_generated(&wallet, request_id, vec![offer])
+        .opening_fee_params_generated(&wallet, request_id, vec![offer()])
         .unwrap();
     // The stock service itself checks its promise before it tells of a buy.
     let LiquidityEvent::LSPS2Service(LSPS2ServiceEvent::BuyRequest {

@@ -205,6 +205,10 @@ pub struct Config {
     #[cfg(feature = "faults")]
     #[serde(skip)]
     pub fault: Option<crate::lsp::Fault>,
+    /// The LSPS2 of somebody else, instead of ours.
+    #[cfg(feature = "faults")]
+    #[serde(skip)]
+    pub foreign: Option<std::sync::Arc<dyn crate::lsps::Foreign>>,
 }
 
 fn default_verify_ms() -> u64 {

@@ -297,6 +297,13 @@ async fn watch_monitors(node: Arc<Node>) {
 /// LSPS messages, and who comes and goes.
 async fn read_messages(node: Arc<Node>, mut inbox: Inbox) {
     while let Some(incoming) = inbox.next().await {
+        #[cfg(feature = "faults")]
+        let Some(incoming) = (match &node.config.foreign {
+            Some(foreign) => foreign.wire(incoming),
+            None => Some(incoming),
+        }) else {
+            continue;
+        };
         match incoming {
             Incoming::Connected(peer) | Incoming::Disconnected(peer) => {
                 let connected = matches!(incoming, Incoming::Connected(_));

@@ -23,6 +23,13 @@ pub fn handle(node: &Arc<Node>, event: Event) {
 }
 
 fn dispatch(node: &Arc<Node>, event: Event) {
+    #[cfg(feature = "faults")]
+    let Some(event) = (match &node.config.foreign {
+        Some(foreign) => foreign.ldk(event),
+        None => Some(event),
+    }) else {
+        return;
+    };
     let log = &node.parts.log;
     match event {
         Event::HTLCIntercepted {

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use bitcoin::secp256k1::PublicKey;
 use ldkjit_core::lsps0::{MAX_PAYLOAD, MESSAGE_TYPE};
+#[cfg(feature = "faults")]
+use lightning::events::Event;
 use lightning::io;
 use lightning::ln::msgs::{DecodeError, Init, LightningError};
 use lightning::ln::peer_handler::CustomMessageHandler;
@@ -44,6 +46,15 @@ pub enum Incoming {
     Connected(PublicKey),
     /// A peer's last connection ended.
     Disconnected(PublicKey),
+}
+
+/// Somebody else's LSPS2 on this node, for tests of ours against it: sees first what happens, and answers what it leaves to us.
+#[cfg(feature = "faults")]
+pub trait Foreign: std::fmt::Debug + Send + Sync {
+    /// What happens on the wire.
+    fn wire(&self, incoming: Incoming) -> Option<Incoming>;
+    /// What happens in LDK.
+    fn ldk(&self, event: Event) -> Option<Event>;
 }
 
 /// The custom message handler: queues only, since LDK calls it under its locks.

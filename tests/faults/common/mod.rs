@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod bitcoind;
+pub mod stock;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,17 @@ impl World {
 
     /// A node of this name, `more` laid over its settings.
     pub async fn node(&self, name: &str, more: Value, fault: Option<Fault>) -> Arc<Node> {
+        self.changed(name, more, |config| config.fault = fault)
+            .await
+    }
+
+    /// A node whose settings are also changed in ways that no settings file can say.
+    pub async fn changed(
+        &self,
+        name: &str,
+        more: Value,
+        change: impl FnOnce(&mut Config),
+    ) -> Arc<Node> {
         let bitcoind = &self.running.config;
         let mut settings = json!({
             "network": "regtest",
@@ -80,7 +92,7 @@ impl World {
         let map = settings.as_object_mut().unwrap();
         map.extend(more.as_object().unwrap().clone());
         let mut config = Config::from_json(settings).unwrap();
-        config.fault = fault;
+        change(&mut config);
         // Shown when the test fails, or with --nocapture.
         let prefix = name.to_owned();
         let log = Arc::new(Log::new(
@@ -328,13 +340,15 @@ pub fn hop(from: PublicKey, scid: u64) -> RouteHintHop {
     }
 }
 
-/// An invoice of `node` over these hops: for a payment of its own, or for the one that `like` asks for.
+/// An invoice of `node` over these hops: for a payment of its own, or for the one that `like` asks for; without an
+/// amount the payer chooses.
 pub fn invoice_over(
     node: &Node,
-    amount_msat: u64,
+    amount_msat: impl Into<Option<u64>>,
     like: Option<&str>,
     hops: Vec<RouteHintHop>,
 ) -> String {
+    let amount_msat = amount_msat.into();
     let (hash, secret) = match like {
         Some(text) => {
             let known: Bolt11Invoice = text.parse().unwrap();
@@ -343,12 +357,12 @@ pub fn invoice_over(
         None => {
             let (hash, secret) = node
                 .cm
-                .create_inbound_payment(Some(amount_msat), 3_600, None)
+                .create_inbound_payment(amount_msat, 3_600, None)
                 .unwrap();
             (sha256::Hash::from_byte_array(hash.0), secret)
         }
     };
-    let raw = InvoiceBuilder::new(Network::Regtest.into())
+    let draft = InvoiceBuilder::new(Network::Regtest.into())
         .description("made by the test".into())
         .current_timestamp()
         .payee_pub_key(id(node))
@@ -356,10 +370,12 @@ pub fn invoice_over(
         .payment_secret(secret)
         .min_final_cltv_expiry_delta(144)
         .expiry_time(Duration::from_secs(3_000))
-        .amount_milli_satoshis(amount_msat)
-        .private_route(RouteHint(hops))
-        .build_raw()
-        .unwrap();
+        .private_route(RouteHint(hops));
+    let draft = match amount_msat {
+        Some(amount_msat) => draft.amount_milli_satoshis(amount_msat),
+        None => draft,
+    };
+    let raw = draft.build_raw().unwrap();
     let signature = node.parts.keys.sign_invoice(&raw, Recipient::Node);
     let signed = raw.sign(|_| signature).unwrap();
     Bolt11Invoice::from_signed(signed).unwrap().to_string()

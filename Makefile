@@ -11,6 +11,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 BIN := .venv/bin
 RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
 CARGO_MUTANTS := 27.1.0
+SOAK_NODE := $(CARGO_TARGET_DIR)/release/soak-node
 SECONDS ?= 600
 SEED ?= 1
 
@@ -41,12 +42,12 @@ test-rust:
 	BITCOIND_EXE="$$($(PYTHON) python/ldkjit/sandbox/bitcoind.py)" cargo test --locked --release --workspace --features ldkjit-node/faults
 
 test-python: .venv/extension
-	$(BIN)/pytest
+	SOAK_NODE=$(SOAK_NODE) $(BIN)/pytest
 
 # The nodes under test are built with named moments at which they can be ended.
 soak: .venv/extension ## kill -9 everywhere: make soak SECONDS=600 SEED=1
 	cargo build --locked --release --package ldkjit-node --features faults --bin soak-node
-	SOAK_NODE=$(CARGO_TARGET_DIR)/release/soak-node $(BIN)/python tests/soak/soak.py --seconds $(SECONDS) --seed $(SEED)
+	cd tests && SOAK_NODE=$(SOAK_NODE) ../$(BIN)/python -m soak.soak --seconds $(SECONDS) --seed $(SEED)
 
 bench: .venv/extension ## measure; JSON into benches/results
 	$(BIN)/python benches/run.py

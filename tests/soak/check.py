@@ -83,7 +83,7 @@ async def check_chain(chain: Regtest, ledger: Sequence[dict[str, Any]]) -> list[
         txid, _, vout = entry["funding"].partition(":")
         if txid not in published:
             continue
-        # A scid may be sold again once its order is over; the last 24 bits of an open's id count attempts.
+        # A scid may be sold again; the last 24 bits of an open's id count attempts.
         opens[entry["open"][:-6]] += 1
         spender = spent.get((txid, int(vout)))
         # BOLT 3: the upper byte of a commitment transaction's locktime is 0x20.

@@ -60,9 +60,10 @@ def cut(data: Path, log: Path, rng: random.Random) -> int:
             at = start + before + after
             if at > len(raw):
                 break  # Killed while it was written: the write itself had not begun.
-            records.append((kind, offset, size, raw[start : start + before], raw[start + before : at]))
+            middle = start + before
+            records.append((kind, offset, size, raw[start:middle], raw[middle:at]))
         with path.open("r+b") as file:
-            for kind, offset, size, before_bytes, _ in reversed(records):
+            for _, offset, size, before_bytes, _ in reversed(records):
                 file.seek(offset)
                 file.write(before_bytes)
                 file.truncate(size)

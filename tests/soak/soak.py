@@ -14,16 +14,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from check import Finding, check_chain, check_ledger, check_payments
-from process import CallError, DiedError, Process
-
 from ldkjit.sandbox import Regtest, free_ports
+
+from . import powerloss
+from .check import Finding, check_chain, check_ledger, check_payments
+from .process import CallError, DiedError, Process
 
 # Larger payments than one of them carries need parts.
 PAYER_CHANNELS = 6
@@ -126,6 +125,8 @@ class Report:
     closes: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     kills_in_flight: int = 0
+    power_cuts: int = 0
+    writes_lost: int = 0
     points: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
 
@@ -133,7 +134,16 @@ class Report:
 class Soak:
     """One run, all of it decided by one seed but for the times at which processes really die."""
 
-    def __init__(self, binary: Path, seconds: float, seed: int, wallets: int, kills: bool) -> None:
+    def __init__(
+        self,
+        binary: Path,
+        seconds: float,
+        seed: int,
+        *,
+        wallets: int = 4,
+        kills: bool = True,
+        power: bool = False,
+    ) -> None:
         self.binary = binary
         self.seconds = seconds
         self.random = random.Random(seed)  # noqa: S311 (to be repeated, not to be secret)
@@ -141,6 +151,7 @@ class Soak:
         self.kill = kills
         self.report = Report(seed)
         self.folder = Path(tempfile.mkdtemp(prefix="ldkjit-soak-"))
+        self.library = powerloss.build(self.folder) if power else None
         self.chain = Regtest()
         self.paid: list[Paid] = []
         self.flying = 0
@@ -167,10 +178,20 @@ class Soak:
                 "poll_ms": 200,
             },
             "channel_confirmations": 1,
-            # What bitcoind's own wallet pays here, so that nodes with and without an estimate agree on closes.
+            # What bitcoind's own wallet pays here: nodes with and without an estimate agree.
             "fee_fallback_sat_per_kw": 5_000,
             **more,
         }
+
+    def _process(self, name: str, config: dict[str, Any]) -> Process:
+        env = None
+        if self.library is not None:
+            log = self._unsynced(name)
+            env = powerloss.environment(self.library, self.folder / name, log)
+        return Process(self.binary, self.folder, name, config, env)
+
+    def _unsynced(self, name: str) -> Path:
+        return self.folder / "unsynced" / name
 
     async def _set_up(self) -> None:
         await self.chain.start()
@@ -182,8 +203,8 @@ class Soak:
             "limits": {"max_exposure_msat": 10**13, "max_orders": 100_000},
         }
         config = self._config(listen=[self.address], accept_channels=True, lsp=service)
-        self.lsp = Process(self.binary, self.folder, "lsp", config)
-        self.payer = Process(self.binary, self.folder, "payer", self._config(accept_channels=True))
+        self.lsp = self._process("lsp", config)
+        self.payer = self._process("payer", self._config(accept_channels=True))
         for node, coins in ((self.lsp, 40), (self.payer, PAYER_CHANNELS + 1)):
             await node.start()
             self.living[node.name] = node
@@ -269,7 +290,7 @@ class Soak:
             "address": self.address,
             "trusted": True,
         }
-        wallet = Process(self.binary, self.folder, name, self._config(lsps=[seller]))
+        wallet = self._process(name, self._config(lsps=[seller]))
         await wallet.start()
         self.living[name] = wallet
         self.all_wallets[name] = wallet
@@ -449,11 +470,18 @@ class Soak:
                     if node.died_at:
                         self.report.points[f"{self._role(node)} {node.died_at}"] += 1
                     await asyncio.sleep(self.random.random() * 0.7)
+                    if self.library is not None and self.random.random() < 0.7:
+                        data = self.folder / node.name
+                        lost = powerloss.cut(data, self._unsynced(node.name), self.random)
+                        self.report.power_cuts += 1
+                        self.report.writes_lost += lost
                     if node is self.lsp:
                         # Terms change between restarts; what was sold keeps its own.
                         trusts = ("lsp_trusts_client", "client_trusts_lsp")
                         node.config["lsp"]["trust"] = self.random.choice(trusts)
-                    await node.start()
+                    # Its wallet may have left meanwhile.
+                    if node.name in self.living:
+                        await node.start()
             await asyncio.sleep(0.05)
 
     @staticmethod
@@ -611,6 +639,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--wallets", type=int, default=4)
     parser.add_argument("--no-kills", action="store_true")
+    parser.add_argument("--power", action="store_true", help="kills lose what was not synced")
     parser.add_argument("--binary", type=Path, default=os.environ.get("SOAK_NODE"))
     arguments = parser.parse_args()
     if arguments.binary is None or not arguments.binary.exists():
@@ -619,11 +648,12 @@ def main() -> int:
         arguments.binary,
         arguments.seconds,
         arguments.seed,
-        arguments.wallets,
-        not arguments.no_kills,
+        wallets=arguments.wallets,
+        kills=not arguments.no_kills,
+        power=arguments.power,
     )
     report = asyncio.run(soak.run())
-    print(json.dumps(asdict(report), indent=1, sort_keys=True))
+    print(json.dumps(vars(report), default=vars, indent=1, sort_keys=True))
     return 1 if report.findings else 0
 
 

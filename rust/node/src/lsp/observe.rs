@@ -220,21 +220,19 @@ impl Service {
         let Some(order) = state.orders.get(&scid) else {
             return;
         };
-        let (Some(open), Some(client)) = (&order.open, convert::public_key(&order.terms.client))
-        else {
+        let Some(open) = order.open.as_ref().filter(|open| open.depth < BURIED) else {
             return;
         };
-        if open.depth >= BURIED {
+        let Some(txid) = open.funding.as_ref().and_then(|f| f.txid.parse().ok()) else {
             return;
-        }
+        };
         let known = open.depth;
+        // The wallet paid for it and follows it, also after the channel is closed.
         let depth = node
-            .cm
-            .list_channels_with_counterparty(&client)
-            .into_iter()
-            .find(|c| c.user_channel_id == open.id.0)
-            .and_then(|c| c.confirmations)
-            .unwrap_or(0);
+            .parts
+            .wallet
+            .confirmed_at(&txid)
+            .map_or(0, |height| node.height().saturating_sub(height).saturating_add(1));
         if depth > known {
             self.apply(node, state, scid, Input::FundingConfirmed { depth });
         } else if depth == 0 && known > 0 {

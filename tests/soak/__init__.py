@@ -1,0 +1,1 @@
+"""Nodes as processes that are killed, and a reckoning afterwards."""

@@ -15,7 +15,7 @@ SOAK_NODE := $(CARGO_TARGET_DIR)/release/soak-node
 SECONDS ?= 600
 SEED ?= 1
 
-.PHONY: help build demo test test-rust test-python soak bench lint wheel docs interop mutants lock clean
+.PHONY: help build demo test test-rust test-python soak sweep bench lint wheel docs interop mutants lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,10 +44,16 @@ test-rust:
 test-python: .venv/extension
 	SOAK_NODE=$(SOAK_NODE) $(BIN)/pytest
 
-# The nodes under test are built with named moments at which they can be ended.
-soak: .venv/extension ## kill -9 everywhere: make soak SECONDS=600 SEED=1
+.PHONY: soak-node
+# Built with named moments at which it can be ended.
+soak-node: .venv/extension
 	cargo build --locked --release --package ldkjit-node --features faults --bin soak-node
-	cd tests && SOAK_NODE=$(SOAK_NODE) ../$(BIN)/python -m soak.soak --seconds $(SECONDS) --seed $(SEED)
+
+soak: soak-node ## kill -9 at random and power cuts: make soak SECONDS=600 SEED=1
+	cd tests && SOAK_NODE=$(SOAK_NODE) ../$(BIN)/python -m soak.soak --power --seconds $(SECONDS) --seed $(SEED)
+
+sweep: soak-node ## kill -9 at every named moment in turn
+	cd tests && SOAK_NODE=$(SOAK_NODE) ../$(BIN)/python -m soak.sweep --power
 
 bench: .venv/extension ## measure; JSON into benches/results
 	$(BIN)/python benches/run.py

@@ -156,9 +156,9 @@ class Soak:
         self.paid: list[Paid] = []
         self.flying = 0
         self.living: dict[str, Process] = {}
-        self.all_wallets: dict[str, Process] = {}
         self.ending = asyncio.Event()
         self.failed: BaseException | None = None
+        self.trusts: tuple[str, ...] = ("lsp_trusts_client", "client_trusts_lsp")
         self.lsp: Process
         self.payer: Process
 
@@ -283,7 +283,15 @@ class Soak:
             generation += 1
             await self._one_wallet(f"wallet-{slot}-{generation}")
 
-    async def _one_wallet(self, name: str) -> None:
+    async def _lives(self) -> None:
+        """All that wallets do until the time is over."""
+        lives = [asyncio.create_task(self._live(slot)) for slot in range(self.wallets)]
+        await asyncio.wait(lives, timeout=self.seconds, return_when=asyncio.FIRST_EXCEPTION)
+        self.ending.set()
+        await asyncio.gather(*lives)
+
+    async def _one_wallet(self, name: str, arm: tuple[str, str, int] | None = None) -> None:
+        """A wallet's whole life; `arm` names the role, the moment and how often it comes first."""
         rng = self.random
         seller = {
             "node_id": self.lsp_id,
@@ -293,9 +301,12 @@ class Soak:
         wallet = self._process(name, self._config(lsps=[seller]))
         await wallet.start()
         self.living[name] = wallet
-        self.all_wallets[name] = wallet
+        if arm is not None:
+            role, point, nth = arm
+            node = wallet if role == "wallet" else self.living[role]
+            await self._retry(node, "arm", point=point, nth=nth)
         if await self._jit(wallet):
-            for _ in range(rng.randint(2, 7)):
+            for _ in range(rng.randint(2, 7) if arm is None else 1):
                 if rng.random() < 0.7:
                     await self._pay_over(self.payer, wallet, rng.randint(1_000, 2_000_000))
                 else:
@@ -477,8 +488,7 @@ class Soak:
                         self.report.writes_lost += lost
                     if node is self.lsp:
                         # Terms change between restarts; what was sold keeps its own.
-                        trusts = ("lsp_trusts_client", "client_trusts_lsp")
-                        node.config["lsp"]["trust"] = self.random.choice(trusts)
+                        node.config["lsp"]["trust"] = self.random.choice(self.trusts)
                     # Its wallet may have left meanwhile.
                     if node.name in self.living:
                         await node.start()
@@ -544,17 +554,12 @@ class Soak:
             background = [asyncio.create_task(self._reap()), asyncio.create_task(self._mine())]
             if self.kill:
                 background.append(asyncio.create_task(self._kill()))
-            lives = [asyncio.create_task(self._live(slot)) for slot in range(self.wallets)]
-            timer = asyncio.create_task(asyncio.sleep(self.seconds))
-            waiting: set[asyncio.Task[Any]] = {*background, *lives, timer}
-            progress = asyncio.create_task(self._progress(begun))
-            background.append(progress)
-            while not timer.done():
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
+            background.append(asyncio.create_task(self._progress(begun)))
+            lives = asyncio.create_task(self._lives())
+            await asyncio.wait((*background, lives), return_when=asyncio.FIRST_COMPLETED)
+            for task in (*background, lives):
+                if task.done():
                     task.result()
-            self.ending.set()
-            await asyncio.gather(*lives)
             for task in background:
                 task.cancel()
             await self._settle()

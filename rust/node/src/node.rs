@@ -241,6 +241,7 @@ impl Node {
         .await?;
         for (_, monitor) in monitors {
             let id = monitor.channel_id();
+            let is_first = monitor.get_latest_update_id() == 0;
             chain_monitor
                 .load_existing_monitor(id, monitor)
                 .map_err(|()| {
@@ -249,6 +250,11 @@ impl Node {
                         format!("channel monitor {id} is there twice"),
                     )
                 })?;
+            // LDK 0.2.7 takes up a channel that stopped with updates in flight, and not one that awaited its first
+            // monitor: it would never be ready, nor its funding published. Told of one that waits for nothing it does nothing.
+            if is_first {
+                let _ = chain_monitor.channel_monitor_updated(id, 0);
+            }
         }
 
         let wake = Arc::new(Notify::new());

@@ -228,11 +228,9 @@ impl Service {
         };
         let known = open.depth;
         // The wallet paid for it and follows it, also after the channel is closed.
-        let depth = node
-            .parts
-            .wallet
-            .confirmed_at(&txid)
-            .map_or(0, |height| node.height().saturating_sub(height).saturating_add(1));
+        let depth = node.parts.wallet.confirmed_at(&txid).map_or(0, |height| {
+            node.height().saturating_sub(height).saturating_add(1)
+        });
         if depth > known {
             self.apply(node, state, scid, Input::FundingConfirmed { depth });
         } else if depth == 0 && known > 0 {

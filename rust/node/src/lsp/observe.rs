@@ -4,7 +4,6 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Transaction};
 use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::{ChannelId, OpenId, Outpoint, PartId, PaymentHash, Scid};
-use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{Input, OpenFailure, OpenPhase, PartStatus, State as OrderState};
 use lightning::events::ClosureReason;
@@ -302,24 +301,23 @@ impl Service {
         {
             return super::act_fault(node, temporary, client, &tx, fault);
         }
-        let scid = order_of(open).unwrap_or(Scid(0));
-        node.record(&LedgerEntry::ChainCost {
-            scid,
-            open,
-            txid: tx.compute_txid().to_string(),
-            fee_sat: state.opening.remove(&open).map_or(0, |o| o.fee_sat),
-        });
+        state.opening.remove(&open);
         match trust {
             TrustModel::LspTrustsClient => node
                 .cm
                 .funding_transaction_generated(temporary, client, tx)
-                .map_err(failed),
+                .map_err(failed)?,
             // The wallet keeps it until a preimage is known.
             TrustModel::ClientTrustsLsp => node
                 .cm
                 .funding_transaction_generated_manual_broadcast(temporary, client, tx)
-                .map_err(failed),
+                .map_err(failed)?,
         }
+        #[cfg(feature = "faults")]
+        if node.config.fault == Some(super::Fault::LosesClient) && open.attempt() == 1 {
+            node.pm.disconnect_by_node_id(client);
+        }
+        Ok(())
     }
 
     /// Both have signed. False if the channel is not an order's.
@@ -331,10 +329,12 @@ impl Service {
         funding: Outpoint,
     ) -> bool {
         let open = OpenId(open);
+        let fee_sat = node.parts.wallet.funding_fee(open.0);
         self.with_open(node, open, "channel_pending", |_| Input::ChannelPending {
             open,
             channel,
             funding,
+            fee_sat: fee_sat.unwrap_or(0),
         })
     }
 

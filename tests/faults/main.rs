@@ -15,5 +15,7 @@ mod dishonest_lsp;
 mod dishonest_payer;
 mod failure_codes;
 mod free_rider;
+mod restarts;
 mod stock_handlers;
 mod two_parts;
+mod variable_amount;

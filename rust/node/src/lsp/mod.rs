@@ -50,7 +50,7 @@ pub enum Fault {
     HangsUpAtOffer,
     /// As a wallet: hangs up before it claims a JIT payment, and does not dial again by itself.
     HangsUpAtClaim,
-    /// As an LSP: loses the client after `funding_created`, before it has signed, at the first attempt.
+    /// As an LSP: loses the client, who has accepted, as it is about to fund the channel, at the first attempt.
     LosesClient,
     /// As an LSP: a preimage demands that the funding transaction is published, and the node dies before it is.
     DiesBeforeBroadcast,

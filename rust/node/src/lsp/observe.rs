@@ -261,11 +261,22 @@ impl Service {
         };
         let trust = order.terms.trust;
         stamp(node, &state, open, "funding_needed");
-        let funded = node
-            .parts
-            .wallet
-            .fund_locked(open.0, &script, value_sat)
-            .and_then(|tx| self.give_funding(node, &mut state, temporary, client, open, trust, tx));
+        #[cfg(feature = "faults")]
+        if node.config.fault == Some(super::Fault::LosesClient) && open.attempt() == 1 {
+            node.pm.disconnect_by_node_id(client);
+        }
+        // LDK would give the funding to nobody, and not learn of a disconnect that lies behind it.
+        let connected = node.is_connected(&client);
+        let funded = if connected {
+            let wallet = &node.parts.wallet;
+            wallet
+                .fund_locked(open.0, &script, value_sat)
+                .and_then(|tx| {
+                    self.give_funding(node, &mut state, temporary, client, open, trust, tx)
+                })
+        } else {
+            Err(crate::error::NodeError::peer("the client is gone"))
+        };
         if let Err(e) = funded {
             node.parts
                 .log
@@ -274,7 +285,11 @@ impl Service {
             let _ = node
                 .cm
                 .force_close_broadcasting_latest_txn(&temporary, &client, why);
-            let why = OpenFailure::Other;
+            let why = if connected {
+                OpenFailure::Other
+            } else {
+                OpenFailure::Disconnected
+            };
             self.apply(node, &mut state, scid, Input::OpenFailed { open, why });
         }
         true
@@ -306,18 +321,13 @@ impl Service {
             TrustModel::LspTrustsClient => node
                 .cm
                 .funding_transaction_generated(temporary, client, tx)
-                .map_err(failed)?,
+                .map_err(failed),
             // The wallet keeps it until a preimage is known.
             TrustModel::ClientTrustsLsp => node
                 .cm
                 .funding_transaction_generated_manual_broadcast(temporary, client, tx)
-                .map_err(failed)?,
+                .map_err(failed),
         }
-        #[cfg(feature = "faults")]
-        if node.config.fault == Some(super::Fault::LosesClient) && open.attempt() == 1 {
-            node.pm.disconnect_by_node_id(client);
-        }
-        Ok(())
     }
 
     /// Both have signed. False if the channel is not an order's.

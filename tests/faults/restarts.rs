@@ -177,7 +177,7 @@ async fn an_lsp_that_stops_with_the_preimage_and_the_funding_unpublished() {
     // The preimage is out and nothing else would publish it (D-1): the new run does.
     stage.restart_lsp().await;
     stage.world.in_mempool(&funding).await;
-    assert_eq!(stage.world.mempool().await, [funding.clone()]);
+    assert_eq!(stage.world.mempool().await, [stage.funding()]);
     let stages = stage.lsp.timeline.of(&bought.payment_hash);
     assert!(
         stages.iter().any(|s| s.stage == "funding_broadcast"),

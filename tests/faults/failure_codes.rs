@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use crate::common::{
-    assert_failed, hop, id, invoice_over, jit_invoice, ledger, order_state, pay, room, until, with,
-    World,
+    address, assert_failed, coins_sat, count, event, hop, id, invoice_over, jit_invoice, ledger,
+    order, order_state, pay, room, until, with, World, PATIENCE,
 };
 use ldkjit_core::ids::PaymentHash;
+use ldkjit_node::chain::SendOutcome;
+use ldkjit_node::client::{JitChoice, ReceiveRequest};
+use ldkjit_node::lsp::Fault;
 use ldkjit_node::node::Node;
 use ldkjit_node::payments::PaymentStatus;
 use serde_json::json;
 
 const SIZE: u64 = 100_000_000;
+const FEE: u64 = 2_000_000;
 const TEMPORARY: &str = "path_failed_temporarily";
 const PERMANENT: &str = "path_failed_permanently";
 
@@ -132,4 +136,181 @@ async fn a_payment_too_large_for_the_channel_that_is_there() {
     for node in [&wallet, &payer, &lsp] {
         node.stop().await.unwrap();
     }
+}
+
+/// Sends coins and waits until bitcoind has taken the transaction.
+async fn send_coins(from: &Node, to: &Node, sat: Option<u64>) {
+    let script = to.parts.wallet.new_address().unwrap().script_pubkey();
+    let tx = from.parts.wallet.send(&script, sat, 1_000).unwrap();
+    from.parts.journal.durable().await.unwrap();
+    let sent = from.parts.broadcaster.broadcast(vec![tx]).await;
+    assert_eq!(sent, Some(SendOutcome::Accepted));
+}
+
+/// An attempt to open failed for this reason: the payer may try again, and nothing of it is left behind.
+async fn assert_nothing_left(lsp: &Node, wallet: &Node, reason: &str) {
+    assert_eq!(order_state(lsp), "sold");
+    assert_eq!(order(lsp)["open"], serde_json::Value::Null);
+    assert_eq!(order(lsp)["paying"], serde_json::Value::Null);
+    let refused = ledger(lsp, "part_refused").await;
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0]["reason"], reason);
+    let ended = ledger(lsp, "open_ended").await;
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    assert_eq!(ended[0]["reason"], reason);
+    let none = ["channel_opened", "chain_cost", "fee_earned", "order_ended"];
+    assert_eq!(count(lsp, none).await, [0; 4]);
+    until("no channel is left", || with(lsp, wallet).is_empty()).await;
+    assert_eq!(lsp.parts.wallet.locked(), [] as [u128; 0]);
+}
+
+/// The order that failed once is paid by a second attempt, and only that is in the books.
+async fn assert_paid_at_second(
+    lsp: &Node,
+    payer: &Node,
+    wallet: &Node,
+    bolt11: &str,
+    before: ((u64, u64), u64),
+) {
+    let ((payer_msat, _), coins) = before;
+    let paid = pay(payer, bolt11).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+    assert_eq!(paid.fee_msat, Some(0));
+    let received = event(wallet, "payment_received").await;
+    assert_eq!(received["amount_msat"], SIZE - FEE);
+    assert_eq!(received["opening_fee_msat"], FEE);
+    until("the order is paid", || order_state(lsp) == "paid").await;
+    let kinds = [
+        "open_requested",
+        "open_ended",
+        "channel_opened",
+        "chain_cost",
+        "order_paid",
+    ];
+    assert_eq!(count(lsp, kinds).await, [2, 1, 1, 1, 1]);
+    let earned = ledger(lsp, "fee_earned").await;
+    assert_eq!(earned.len(), 1, "{earned:?}");
+    assert_eq!(earned[0]["amount"], FEE);
+    let channels = with(lsp, wallet);
+    assert_eq!(channels.len(), 1);
+    assert_eq!(lsp.parts.wallet.locked(), [channels[0].user_channel_id]);
+    let cost = ledger(lsp, "chain_cost").await.remove(0);
+    let spent = channels[0].channel_value_satoshis + cost["fee_sat"].as_u64().unwrap();
+    until("its wallet has seen the funding", || {
+        coins_sat(lsp) == coins - spent
+    })
+    .await;
+    until("no HTLC is left", || {
+        room(payer, lsp).is_some() && room(wallet, lsp).is_some()
+    })
+    .await;
+    assert_eq!(room(payer, lsp).unwrap().0, payer_msat - SIZE);
+    let channel = &with(wallet, lsp)[0];
+    let reserve = channel.unspendable_punishment_reserve.unwrap() * 1_000;
+    assert_eq!(channel.outbound_capacity_msat, SIZE - FEE - reserve);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_lsp_without_coins() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
+    let payer = world.node("payer", json!({}), None).await;
+    let wallet = world.wallet(&lsp, json!({}), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, 1_000_000).await;
+    world.in_step(&[&lsp, &payer, &wallet]).await;
+    let before = (room(&payer, &lsp).unwrap(), room(&lsp, &payer).unwrap());
+    let bought = jit_invoice(&wallet, Some(SIZE)).await;
+
+    // Its coins leave between the sale and the payment (S-37): the payer may try again later.
+    send_coins(&lsp, &payer, None).await;
+    let failed = pay(&payer, &bought.bolt11).await;
+    assert_failed(&failed);
+    assert_eq!(stages(&payer, &failed.payment_hash), [TEMPORARY]);
+    assert_nothing_left(&lsp, &wallet, "no_coins").await;
+    assert_eq!(order(&lsp)["failures"], 0, "it is not the client's fault");
+    until("no HTLC is left", || {
+        room(&payer, &lsp).is_some() && room(&lsp, &payer).is_some()
+    })
+    .await;
+    assert_eq!(room(&payer, &lsp).unwrap(), before.0);
+    assert_eq!(room(&lsp, &payer).unwrap(), before.1);
+
+    // Nothing is sold that could not be served (J-32).
+    let request = ReceiveRequest {
+        amount_msat: Some(SIZE),
+        description: String::new(),
+        expiry_s: 3_000,
+        max_opening_fee_msat: None,
+        jit: JitChoice::Always,
+        lsp: None,
+        timeout_ms: 10_000,
+    };
+    let refused = wallet.receive(request).await.unwrap_err();
+    assert_eq!(refused.code, "lsp_refused");
+    assert_eq!(refused.details["lsp_code"], 203);
+
+    // With coins again, the same order serves the same invoice.
+    send_coins(&payer, &lsp, Some(1_000_000)).await;
+    world.mine(1, &[&lsp, &payer, &wallet]).await;
+    let before = (before.0, coins_sat(&lsp));
+    assert_paid_at_second(&lsp, &payer, &wallet, &bought.bolt11, before).await;
+    for node in [&wallet, &payer, &lsp] {
+        node.stop().await.unwrap();
+    }
+}
+
+/// The connection to the client ends during the open, before it has signed (J-62).
+async fn is_lost(of_lsp: Option<Fault>, of_wallet: Option<Fault>) {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let lsp = world.lsp("lsp_trusts_client", json!({}), of_lsp).await;
+    let payer = world.node("payer", json!({}), None).await;
+    let wallet = world.wallet(&lsp, json!({}), of_wallet).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, 1_000_000).await;
+    world.in_step(&[&lsp, &payer, &wallet]).await;
+    let before = (room(&payer, &lsp).unwrap(), room(&lsp, &payer).unwrap());
+    let coins = coins_sat(&lsp);
+    let bought = jit_invoice(&wallet, Some(SIZE)).await;
+
+    let failed = pay(&payer, &bought.bolt11).await;
+    assert_failed(&failed);
+    assert_eq!(stages(&payer, &failed.payment_hash), [TEMPORARY]);
+    assert_nothing_left(&lsp, &wallet, "client_disconnected").await;
+    assert_eq!(order(&lsp)["failures"], 1);
+    assert_eq!(coins_sat(&lsp), coins);
+    assert!(world.mempool().await.is_empty());
+    until("no HTLC is left", || {
+        room(&payer, &lsp).is_some() && room(&lsp, &payer).is_some()
+    })
+    .await;
+    assert_eq!(room(&payer, &lsp).unwrap(), before.0);
+    assert_eq!(room(&lsp, &payer).unwrap(), before.1);
+
+    // Back to waiting for a payment: the next one is served.
+    wallet
+        .dial(id(&lsp), &address(&lsp), PATIENCE)
+        .await
+        .unwrap();
+    let before = (before.0, coins);
+    assert_paid_at_second(&lsp, &payer, &wallet, &bought.bolt11, before).await;
+    let funding = with(&lsp, &wallet)[0].funding_txo.unwrap();
+    assert_eq!(world.mempool().await, [funding.txid.to_string()]);
+    for node in [&wallet, &payer, &lsp] {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_hangs_up_at_the_offer() {
+    is_lost(None, Some(Fault::HangsUpAtOffer)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_lost_between_accept_channel_and_funding_created() {
+    is_lost(Some(Fault::LosesClient), None).await;
 }

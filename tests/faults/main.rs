@@ -15,6 +15,8 @@ mod dishonest_lsp;
 mod dishonest_payer;
 mod failure_codes;
 mod free_rider;
+mod restarts;
 mod stock_flows;
 mod stock_handlers;
 mod two_parts;
+mod variable_amount;

@@ -39,7 +39,7 @@ pub enum LedgerEntry {
         /// Its value, sat: capital bound, not spent.
         value_sat: u64,
     },
-    /// A funding transaction cost this chain fee.
+    /// A funding transaction was given to the network and costs this chain fee.
     ChainCost {
         /// The order's scid.
         scid: Scid,

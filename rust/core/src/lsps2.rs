@@ -461,3 +461,10 @@ pub fn claim_check(order: Option<&Bought>, arrived: &Arrived) -> Result<Msat, Re
     }
     Ok(gross)
 }
+
+/// Whether an order can still be paid after a payment to it was failed back for this reason: the payer chose an amount
+/// whose fee is above the client's limit and may choose a smaller one. Anything else is the LSP's breach of the order.
+#[must_use]
+pub fn may_be_paid_again(reason: Reason) -> bool {
+    reason == Reason::FeeAboveLimit
+}

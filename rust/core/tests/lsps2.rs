@@ -18,8 +18,8 @@ use ldkjit_core::ids::Scid;
 use ldkjit_core::lsps0::{encode_result, parse_request, Request, RpcError, MAX_ID, MAX_PAYLOAD};
 use ldkjit_core::lsps2::{
     buy_params, check_buy_response, choose_tier, claim_check, decide_buy, decide_get_info,
-    get_info_result, parse_menu, protocols_result, Arrived, Bought, BuyRequest, BuyResponse, Call,
-    GetInfoRequest, Offer, Sale, Seller, Wish, BUY, GET_INFO, MAX_CLTV_DELTA,
+    get_info_result, may_be_paid_again, parse_menu, protocols_result, Arrived, Bought, BuyRequest,
+    BuyResponse, Call, GetInfoRequest, Offer, Sale, Seller, Wish, BUY, GET_INFO, MAX_CLTV_DELTA,
 };
 use ldkjit_core::menu::{FeeParams, FeeTier, Grant, Menu, Secret, TrustModel, MAX_TIERS};
 use ldkjit_core::reason::Reason;
@@ -938,6 +938,14 @@ fn test_S_33_the_clients_own_limit_at_the_claim() {
             Err(Reason::FeeAboveLimit)
         );
         assert!(claim(size, 0, 1_000_000, 0).is_ok());
+    }
+}
+
+#[test]
+fn only_a_payment_that_is_too_dear_leaves_the_order_open() {
+    for reason in Reason::ALL {
+        let again = *reason == Reason::FeeAboveLimit;
+        assert_eq!(may_be_paid_again(*reason), again, "{reason:?}");
     }
 }
 

@@ -154,6 +154,7 @@ impl T {
             open: open_id(n.into()),
             channel: channel_id(n),
             funding: funding(n),
+            fee_sat: 300,
         })
     }
 
@@ -188,6 +189,12 @@ impl T {
         self.give(Input::ChannelClosed {
             channel: channel_id(n),
         })
+    }
+
+    /// What funding transactions have cost so far.
+    fn costs(&self) -> Vec<LedgerEntry> {
+        let is_cost = |e: &&LedgerEntry| matches!(e, LedgerEntry::ChainCost { .. });
+        self.ledger.iter().filter(is_cost).cloned().collect()
     }
 
     fn state(&self) -> State {
@@ -246,6 +253,16 @@ fn broadcast(attempt: u32) -> Effect {
     }
 }
 
+/// The ledger's row of what an attempt's funding transaction costs.
+fn cost(n: u8) -> LedgerEntry {
+    LedgerEntry::ChainCost {
+        scid: SCID,
+        open: open_id(n.into()),
+        txid: funding(n).txid,
+        fee_sat: 300,
+    }
+}
+
 fn abandon(attempt: u32, channel: Option<u8>) -> Effect {
     Effect::AbandonOpen {
         open: open_id(attempt),
@@ -295,6 +312,7 @@ fn test_S_15_one_part_opens_and_is_forwarded_with_the_fee() {
                 open: open_id(1),
                 value_sat: 20_000
             },
+            cost(1),
             LedgerEntry::ChannelOpened {
                 scid,
                 client,
@@ -1300,6 +1318,52 @@ fn test_S_50_client_trusts_lsp_broadcasts_after_the_claim_until_confirmed() {
     // Reorged out: again.
     t.height += 1;
     assert_eq!(t.give(Input::FundingReorged), vec![broadcast(1)]);
+}
+
+#[test]
+fn a_funding_transaction_costs_something_once_it_is_published() {
+    // LSP trusts client: LDK publishes it with the client's signature, not before.
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    assert_eq!(t.costs(), []);
+    t.opened(1);
+    t.pending(1);
+    assert_eq!(t.costs(), [cost(1)]);
+    t.resume(&[]);
+    assert_eq!(t.costs(), [cost(1)]);
+    // A client that is lost before it signs costs nothing, the attempt after it does.
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    t.give(Input::OpenFailed {
+        open: open_id(1),
+        why: OpenFailure::Disconnected,
+    });
+    assert_eq!(t.costs(), []);
+    t.part(2, SIZE);
+    t.opened(2);
+    assert_eq!(t.costs(), [cost(2)]);
+    // A channel that comes of an attempt given up is closed, and has cost something all the same.
+    t.pending(1);
+    t.pending(1);
+    assert_eq!(t.costs(), [cost(2), cost(1)]);
+    // Client trusts LSP: with the first preimage, once, however often it is sent.
+    let mut t = T::new(Some(SIZE), ClientTrustsLsp);
+    t.part(1, SIZE);
+    t.opened(1);
+    assert_eq!(t.costs(), []);
+    assert_eq!(t.claim(1), vec![enable(1), broadcast(1)]);
+    assert_eq!(t.costs(), [cost(1)]);
+    t.height += 1;
+    assert_eq!(t.tick(), vec![broadcast(1)]);
+    assert_eq!(t.resume(&[]), vec![enable(1), broadcast(1)]);
+    assert_eq!(t.costs(), [cost(1)]);
+    // Withheld to the end: nothing was spent.
+    let mut t = T::new(Some(SIZE), ClientTrustsLsp);
+    t.part(1, SIZE);
+    t.opened(1);
+    t.closed(1);
+    assert_eq!(t.failed(1), vec![unlock(1)]);
+    assert_eq!(t.costs(), []);
 }
 
 #[test]

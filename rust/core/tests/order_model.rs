@@ -523,10 +523,12 @@ impl World {
         assert!(count(|e| matches!(e, LedgerEntry::OrderEnded { .. })) <= 1);
         let mut accepted = BTreeSet::new();
         let mut refused = BTreeSet::new();
+        let mut charged = BTreeSet::new();
         for entry in &self.ledger {
             match entry {
                 LedgerEntry::PartAccepted { part, .. } => assert!(accepted.insert(*part)),
                 LedgerEntry::PartRefused { part, .. } => assert!(refused.insert(*part)),
+                LedgerEntry::ChainCost { open, .. } => assert!(charged.insert(*open)),
                 _ => {}
             }
         }
@@ -535,6 +537,8 @@ impl World {
             .parts
             .keys()
             .all(|id| accepted.contains(id) || refused.contains(id)));
+        // What is published costs something, once; what is not costs nothing.
+        assert!(charged.is_subset(&self.spent), "cost of what is unsent");
         // Whatever the order believes held or out, LDK knows.
         for (id, part) in &self.order.parts {
             match part.status {
@@ -841,6 +845,7 @@ impl World {
                 open,
                 channel,
                 funding: funding(u8::try_from(open.attempt()).unwrap()),
+                fee_sat: 300,
             });
             return;
         }
@@ -913,6 +918,11 @@ impl World {
                 !withheld || live,
                 "withheld coins of a closed channel locked"
             );
+        }
+        for open in &self.spent {
+            let cost =
+                |e: &LedgerEntry| matches!(e, LedgerEntry::ChainCost { open: o, .. } if o == open);
+            assert!(self.ledger.iter().any(cost), "published and not booked");
         }
         for channel in &self.claimed_over {
             let open = self.channels[channel].open;

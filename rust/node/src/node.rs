@@ -371,8 +371,6 @@ impl Node {
         let Some(mut tasks) = lock(&self.tasks).take() else {
             return Ok(());
         };
-        self.pm.disconnect_all_peers();
-        self.pm.process_events();
         tasks.abort_all();
         let ended = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
@@ -380,6 +378,10 @@ impl Node {
                 .log
                 .warn("node", format_args!("some tasks did not end in time"));
         }
+        // Only now: that we hang up is no client's doing and ends no open, and a peer that dials again at once is not
+        // let in to talk to a node that saves nothing any more.
+        self.pm.disconnect_all_peers();
+        self.pm.process_events();
         lock(&self.opens).clear();
         ldk::write_graph(&self.parts.journal, &self.graph, &self.scorer);
         let closed = self.committer.shutdown().await;

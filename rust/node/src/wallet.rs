@@ -387,6 +387,13 @@ impl Wallet {
         deserialize_hex(hex).ok()
     }
 
+    /// What the signed funding transaction of an open costs, sat.
+    pub fn funding_fee(&self, open: u128) -> Option<u64> {
+        let tx = self.funding(open)?;
+        let fee = self.state().bdk.calculate_fee(&tx).ok()?;
+        Some(fee.to_sat())
+    }
+
     /// The opens that hold coins. After a restart those without a channel are to be unlocked.
     pub fn locked(&self) -> Vec<u128> {
         self.state().locks.keys().copied().collect()

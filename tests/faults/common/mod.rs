@@ -109,17 +109,20 @@ impl World {
 
     /// An LSP that sells, and cheats as `fault` says.
     pub async fn lsp(&self, trust: &str, limits: Value, fault: Option<Fault>) -> Arc<Node> {
-        let service = json!({"lsp": {"menu": menu(), "trust": trust, "limits": limits}});
-        self.node("lsp", service, fault).await
+        self.node("lsp", service(trust, limits), fault).await
+    }
+
+    /// The same node again, stopped and started on its store and at its address.
+    pub async fn restarted(&self, node: &Arc<Node>, mut more: Value) -> Arc<Node> {
+        node.stop().await.unwrap();
+        let listening = node.net.listening.lock().unwrap().clone();
+        more["listen"] = listening.into();
+        self.node(&node.config.alias, more, None).await
     }
 
     /// A wallet that may buy from this LSP.
     pub async fn wallet(&self, lsp: &Node, more: Value, fault: Option<Fault>) -> Arc<Node> {
-        let mut seller = json!({"node_id": id(lsp).to_string(), "address": address(lsp)});
-        let map = seller.as_object_mut().unwrap();
-        map.extend(more.as_object().unwrap().clone());
-        let settings = json!({"lsps": [seller], "listen": [], "accept_channels": false});
-        self.node("wallet", settings, fault).await
+        self.node("wallet", buys_from(lsp, more), fault).await
     }
 
     /// Mines, and waits until these nodes have seen it.
@@ -196,6 +199,31 @@ impl World {
         let ids = self.chain.call("getrawmempool", json!([])).await.unwrap();
         serde_json::from_value(ids).unwrap()
     }
+}
+
+/// The settings of an LSP.
+pub fn service(trust: &str, limits: Value) -> Value {
+    json!({"lsp": {"menu": menu(), "trust": trust, "limits": limits}})
+}
+
+/// The settings of a wallet that may buy from this LSP, `more` laid over what it knows of it.
+pub fn buys_from(lsp: &Node, more: Value) -> Value {
+    let mut seller = json!({"node_id": id(lsp).to_string(), "address": address(lsp)});
+    let map = seller.as_object_mut().unwrap();
+    map.extend(more.as_object().unwrap().clone());
+    json!({"lsps": [seller], "listen": [], "accept_channels": false})
+}
+
+/// These settings, kept on disk: what a restart needs.
+pub fn on_disk(mut settings: Value) -> Value {
+    settings["store"] = "sqlite".into();
+    settings
+}
+
+/// All coins of a node's own on the chain, locked or not, sat.
+pub fn coins_sat(node: &Node) -> u64 {
+    let b = node.parts.wallet.balances();
+    b.confirmed_sat + b.unconfirmed_sat + b.untrusted_sat + b.immature_sat
 }
 
 /// The node's id.
@@ -275,11 +303,58 @@ pub async fn ledger(node: &Node, kind: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The state of the LSP's only order.
-pub fn order_state(lsp: &Node) -> String {
-    let orders = lsp.lsp.as_ref().unwrap().orders();
+/// The LSP's only order.
+pub fn order(lsp: &Node) -> Value {
+    let mut orders = lsp.lsp.as_ref().unwrap().orders();
     assert_eq!(orders.len(), 1, "{orders:?}");
-    orders[0]["state"].as_str().unwrap().to_owned()
+    orders.remove(0)
+}
+
+/// Its state.
+pub fn order_state(lsp: &Node) -> String {
+    order(lsp)["state"].as_str().unwrap().to_owned()
+}
+
+/// How often each of these is in the ledger.
+pub async fn count<const N: usize>(lsp: &Node, kinds: [&str; N]) -> [usize; N] {
+    let mut counts = [0; N];
+    for (count, kind) in counts.iter_mut().zip(kinds) {
+        *count = ledger(lsp, kind).await.len();
+    }
+    counts
+}
+
+/// A sale that went well is in the books once, to the msat and the satoshi: one channel, its cost, its price.
+pub async fn assert_books(lsp: &Node, wallet: &Node, coins_before_sat: u64, fee_msat: u64) {
+    let once = [
+        "order_sold",
+        "set_complete",
+        "channel_opened",
+        "chain_cost",
+        "order_paid",
+    ];
+    assert_eq!(count(lsp, once).await, [1; 5]);
+    let never = [
+        "part_refused",
+        "order_owed",
+        "order_ended",
+        "channel_closed",
+        "forward_fee",
+    ];
+    assert_eq!(count(lsp, never).await, [0; 5]);
+    let earned = ledger(lsp, "fee_earned").await;
+    let sum = |entry: &Value| entry["amount"].as_u64().unwrap();
+    assert_eq!(earned.iter().map(sum).sum::<u64>(), fee_msat, "{earned:?}");
+    let cost = ledger(lsp, "chain_cost").await.remove(0);
+    let channels = with(lsp, wallet);
+    assert_eq!(channels.len(), 1, "{channels:?}");
+    let funding = channels[0].funding_txo.unwrap();
+    assert_eq!(cost["txid"], funding.txid.to_string());
+    let spent = channels[0].channel_value_satoshis + cost["fee_sat"].as_u64().unwrap();
+    until("its wallet has seen the funding", || {
+        coins_sat(lsp) == coins_before_sat - spent
+    })
+    .await;
 }
 
 /// An invoice that an LSP opens a channel for.
@@ -315,7 +390,12 @@ pub async fn send(payer: &Node, bolt11: &str, amount_msat: Option<u64>) -> Payme
 /// Pays, and gives the record of how it ended.
 pub async fn pay(payer: &Node, bolt11: &str) -> Payment {
     let hash = send(payer, bolt11, None).await;
-    payer.payments.wait(&hash, PATIENCE).await.unwrap()
+    outcome(payer, &hash).await
+}
+
+/// How a payment ended.
+pub async fn outcome(payer: &Node, hash: &PaymentHash) -> Payment {
+    payer.payments.wait(hash, PATIENCE).await.unwrap()
 }
 
 /// A payment that failed and for which nothing was given.

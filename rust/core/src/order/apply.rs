@@ -37,7 +37,8 @@ impl Order {
                 open,
                 channel,
                 funding,
-            } => self.channel_pending(*open, *channel, funding, run),
+                fee_sat,
+            } => self.channel_pending(*open, *channel, funding, *fee_sat, run),
             Input::ChannelReady { open, channel } => self.channel_ready(*open, *channel, run),
             Input::OpenFailed { open, why } => self.open_failed(*open, *why, run),
             Input::PartClaimed { id } => self.part_claimed(*id, run),
@@ -188,8 +189,13 @@ impl Order {
         id: OpenId,
         channel: ChannelId,
         funding: &Outpoint,
+        fee_sat: u64,
         run: &mut Run<'_>,
     ) {
+        // LSP trusts client: LDK publishes the funding transaction as soon as the client has signed.
+        if self.terms.trust == TrustModel::LspTrustsClient {
+            self.book_cost(id, &funding.txid, fee_sat, run);
+        }
         let Some(open) = self.open.as_mut().filter(|open| open.id == id) else {
             return self.close_stray(channel, run);
         };
@@ -201,6 +207,7 @@ impl Order {
         }
         open.channel = Some(channel);
         open.funding = Some(funding.clone());
+        open.fee_sat = fee_sat;
         run.record(LedgerEntry::ChannelOpened {
             scid: self.terms.scid,
             client: self.terms.client,
@@ -209,6 +216,18 @@ impl Order {
             funding: funding.clone(),
             value_sat: open.value_sat,
         });
+    }
+
+    /// A funding transaction was given to the network: its fee is spent, once.
+    pub(super) fn book_cost(&mut self, open: OpenId, txid: &str, fee_sat: u64, run: &mut Run<'_>) {
+        if self.booked.insert(open) {
+            run.record(LedgerEntry::ChainCost {
+                scid: self.terms.scid,
+                open,
+                txid: txid.to_owned(),
+                fee_sat,
+            });
+        }
     }
 
     fn channel_ready(&mut self, id: OpenId, channel: ChannelId, run: &mut Run<'_>) {

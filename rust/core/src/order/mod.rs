@@ -58,6 +58,8 @@ pub struct Order {
     pub open: Option<Open>,
     /// Channels of this order that have closed (true), or that we have ordered to be closed.
     pub closing: BTreeMap<ChannelId, bool>,
+    /// The attempts whose funding transaction was given to the network and is in the ledger as a cost.
+    pub booked: BTreeSet<OpenId>,
     /// The client was woken and has not connected since.
     pub woken: bool,
     /// The end was written to the ledger.
@@ -83,6 +85,7 @@ impl Order {
             failures: 0,
             open: None,
             closing: BTreeMap::new(),
+            booked: BTreeSet::new(),
             woken: false,
             ended: false,
             terms,

@@ -176,6 +176,7 @@ impl Order {
             reorged: false,
             enabled: false,
             unlocked: false,
+            fee_sat: 0,
         });
         if env.limits.ask_policy {
             run.emit(Effect::AskPolicy {

@@ -236,6 +236,13 @@ impl Order {
                 run.emit(Effect::Broadcast { open: open.id });
             }
         }
+        let funded = self.open.as_ref().and_then(|open| {
+            let txid = open.funding.as_ref()?.txid.clone();
+            Some((open.id, txid, open.fee_sat))
+        });
+        if let Some((id, txid, fee_sat)) = funded {
+            self.book_cost(id, &txid, fee_sat, run);
+        }
     }
 
     /// A channel whose funding was withheld to the end never was: its coins are free once no claim can come any more.

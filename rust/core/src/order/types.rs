@@ -159,6 +159,8 @@ pub struct Open {
     pub enabled: bool,
     /// Its coins were given back.
     pub unlocked: bool,
+    /// What its funding transaction costs, sat.
+    pub fee_sat: u64,
 }
 
 /// What is so at the moment of a step.
@@ -274,6 +276,8 @@ pub enum Input {
         channel: ChannelId,
         /// Its funding output.
         funding: Outpoint,
+        /// What the funding transaction costs, sat.
+        fee_sat: u64,
     },
     /// Both sides sent `channel_ready`.
     ChannelReady {

@@ -7,7 +7,7 @@ use bitcoin::hex::{DisplayHex, FromHex};
 use bitcoin::secp256k1::PublicKey;
 use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::{ChannelId, PaymentHash};
-use ldkjit_core::lsps2::{claim_check, Arrived, Bought};
+use ldkjit_core::lsps2::{claim_check, may_be_paid_again, Arrived, Bought};
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::reason::Reason;
 use lightning::types::payment::PaymentPreimage;
@@ -114,6 +114,12 @@ impl Client {
         let Ok(preimage) = <[u8; 32]>::from_hex(preimage) else {
             return;
         };
+        #[cfg(feature = "faults")]
+        if node.config.fault == Some(crate::lsp::Fault::HangsUpAtClaim) {
+            if let Some(lsp) = convert::public_key(&order.lsp) {
+                node.hang_up(&lsp);
+            }
+        }
         order.status = Status::Claimed;
         self.keep(node, order, true);
         crash::point("claim:before");
@@ -132,7 +138,7 @@ impl Client {
             payment_hash: hash,
             reason,
         });
-        if let Some(mut order) = order {
+        if let Some(mut order) = order.filter(|_| !may_be_paid_again(reason)) {
             order.status = Status::Refused { reason };
             self.keep(node, order, true);
         }

@@ -200,6 +200,10 @@ impl Client {
                 );
                 return;
             }
+            #[cfg(feature = "faults")]
+            if offer_fault(node, peer, order.payment_hash) {
+                return;
+            }
             order.opening = Some(opening);
             order.channel = None;
             node.timeline.stamp(order.payment_hash, "open_request");
@@ -294,6 +298,24 @@ impl Client {
             }
         }
     }
+}
+
+/// Only in builds for tests: whether the first offer of a channel for this payment is left unanswered.
+#[cfg(feature = "faults")]
+fn offer_fault(node: &Node, peer: PublicKey, hash: PaymentHash) -> bool {
+    use crate::lsp::Fault;
+    let first = node
+        .timeline
+        .of(&hash)
+        .iter()
+        .all(|s| s.stage != "offer_dropped");
+    match node.config.fault {
+        Some(Fault::IgnoresOffer) if first => {}
+        Some(Fault::HangsUpAtOffer) if first => node.hang_up(&peer),
+        _ => return false,
+    }
+    node.timeline.stamp(hash, "offer_dropped");
+    true
 }
 
 fn refuse(node: &Node, temporary: lightning::ln::types::ChannelId, peer: PublicKey, why: &str) {

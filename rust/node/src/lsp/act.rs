@@ -183,13 +183,10 @@ fn open_channel(
         }
     };
     node.set_reserve(1);
-    let fee_sat = match node.parts.wallet.select_and_lock(open.0, value_sat, rate) {
-        Ok(fee_sat) => fee_sat,
-        Err(e) => {
-            log.error("lsp", format_args!("no coins for a channel: {e}"));
-            return failed(OpenFailure::NoCoins);
-        }
-    };
+    if let Err(e) = node.parts.wallet.select_and_lock(open.0, value_sat, rate) {
+        log.error("lsp", format_args!("no coins for a channel: {e}"));
+        return failed(OpenFailure::NoCoins);
+    }
     let mut config: UserConfig = node.user_config.clone();
     config.channel_handshake_config.announce_for_forwarding = false;
     config.channel_handshake_config.negotiate_scid_privacy = true;
@@ -201,7 +198,7 @@ fn open_channel(
         .create_channel(*client, value_sat, 0, open.0, None, Some(config))
     {
         Ok(temporary) => {
-            state.opening.insert(open, Opening { temporary, fee_sat });
+            state.opening.insert(open, Opening { temporary });
             stamp(node, state, open, "open_channel");
             node.wake.notify_one();
             None
@@ -276,6 +273,10 @@ fn release_funding(node: &Node, state: &State, scid: Scid, open: OpenId) {
         );
         return;
     };
+    #[cfg(feature = "faults")]
+    if node.config.fault == Some(super::Fault::DiesBeforeBroadcast) {
+        return;
+    }
     let order = state.orders.get(&scid);
     let paid_by = order.and_then(|o| o.paying.or_else(|| o.parts.values().next().map(|p| p.hash)));
     let durable = node.parts.journal.durable();

@@ -44,6 +44,16 @@ pub enum Fault {
     ForwardLess(u64),
     /// As a wallet: fails a JIT payment that it could claim, the first time.
     ClientRefuses,
+    /// As a wallet: does not answer the first offer of a channel.
+    IgnoresOffer,
+    /// As a wallet: hangs up at the first offer of a channel, and does not dial again by itself.
+    HangsUpAtOffer,
+    /// As a wallet: hangs up before it claims a JIT payment, and does not dial again by itself.
+    HangsUpAtClaim,
+    /// As an LSP: loses the client, who has accepted, as it is about to fund the channel, at the first attempt.
+    LosesClient,
+    /// As an LSP: a preimage demands that the funding transaction is published, and the node dies before it is.
+    DiesBeforeBroadcast,
 }
 
 /// The service.
@@ -74,8 +84,6 @@ pub(crate) struct State {
 struct Opening {
     /// LDK's name for the channel until it is funded.
     temporary: lightning::ln::types::ChannelId,
-    /// What its funding transaction costs.
-    fee_sat: u64,
 }
 
 impl State {

@@ -4,7 +4,6 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Transaction};
 use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::{ChannelId, OpenId, Outpoint, PartId, PaymentHash, Scid};
-use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{Input, OpenFailure, OpenPhase, PartStatus, State as OrderState};
 use lightning::events::ClosureReason;
@@ -258,11 +257,22 @@ impl Service {
         };
         let trust = order.terms.trust;
         stamp(node, &state, open, "funding_needed");
-        let funded = node
-            .parts
-            .wallet
-            .fund_locked(open.0, &script, value_sat)
-            .and_then(|tx| self.give_funding(node, &mut state, temporary, client, open, trust, tx));
+        #[cfg(feature = "faults")]
+        if node.config.fault == Some(super::Fault::LosesClient) && open.attempt() == 1 {
+            node.pm.disconnect_by_node_id(client);
+        }
+        // LDK would give the funding to nobody, and not learn of a disconnect that lies behind it.
+        let connected = node.is_connected(&client);
+        let funded = if connected {
+            let wallet = &node.parts.wallet;
+            wallet
+                .fund_locked(open.0, &script, value_sat)
+                .and_then(|tx| {
+                    self.give_funding(node, &mut state, temporary, client, open, trust, tx)
+                })
+        } else {
+            Err(crate::error::NodeError::peer("the client is gone"))
+        };
         if let Err(e) = funded {
             node.parts
                 .log
@@ -271,7 +281,11 @@ impl Service {
             let _ = node
                 .cm
                 .force_close_broadcasting_latest_txn(&temporary, &client, why);
-            let why = OpenFailure::Other;
+            let why = if connected {
+                OpenFailure::Other
+            } else {
+                OpenFailure::Disconnected
+            };
             self.apply(node, &mut state, scid, Input::OpenFailed { open, why });
         }
         true
@@ -298,13 +312,7 @@ impl Service {
         {
             return super::act_fault(node, temporary, client, &tx, fault);
         }
-        let scid = order_of(open).unwrap_or(Scid(0));
-        node.record(&LedgerEntry::ChainCost {
-            scid,
-            open,
-            txid: tx.compute_txid().to_string(),
-            fee_sat: state.opening.remove(&open).map_or(0, |o| o.fee_sat),
-        });
+        state.opening.remove(&open);
         match trust {
             TrustModel::LspTrustsClient => node
                 .cm
@@ -327,10 +335,12 @@ impl Service {
         funding: Outpoint,
     ) -> bool {
         let open = OpenId(open);
+        let fee_sat = node.parts.wallet.funding_fee(open.0);
         self.with_open(node, open, "channel_pending", |_| Input::ChannelPending {
             open,
             channel,
             funding,
+            fee_sat: fee_sat.unwrap_or(0),
         })
     }
 

@@ -29,8 +29,23 @@ pub struct SqliteStore {
     db: Option<Connection>,
     seq: u64,
     last_row: BTreeMap<String, u64>,
-    /// Held for its lock; released last.
-    _lock: File,
+    /// Released last.
+    _lock: Lock,
+}
+
+/// The lock file, and the process that holds it.
+struct Lock {
+    file: File,
+    holder: u32,
+}
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a child process that is being born has it open too until it runs its program.
+    fn drop(&mut self) {
+        if self.holder == std::process::id() {
+            let _ = self.file.unlock();
+        }
+    }
 }
 
 impl SqliteStore {
@@ -250,7 +265,7 @@ fn lock_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn take_lock(path: &Path) -> Result<File, StoreError> {
+fn take_lock(path: &Path) -> Result<Lock, StoreError> {
     let io = |error: std::io::Error| StoreError::Failed(format!("the lock file: {error}"));
     let mut file = OpenOptions::new()
         .read(true)
@@ -273,8 +288,9 @@ fn take_lock(path: &Path) -> Result<File, StoreError> {
     }
     file.set_len(0).map_err(io)?;
     file.seek(SeekFrom::Start(0)).map_err(io)?;
-    writeln!(file, "{}", std::process::id()).map_err(io)?;
-    Ok(file)
+    let holder = std::process::id();
+    writeln!(file, "{holder}").map_err(io)?;
+    Ok(Lock { file, holder })
 }
 
 /// Creates the file readable by its owner only; SQLite gives its log the same mode.
@@ -313,6 +329,17 @@ mod tests {
         );
         drop(first);
         open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_child_process_that_has_the_files_does_not_keep_the_lock() {
+        let dir = TempDir::new();
+        let path = dir.path().join("s.sqlite");
+        let store = open(&path).unwrap();
+        let inherited = store._lock.file.try_clone().unwrap();
+        drop(store);
+        open(&path).unwrap();
+        drop(inherited);
     }
 
     #[test]

@@ -1,0 +1,387 @@
+//! A node that stops in the middle of a JIT payment and starts anew on its store: nothing is lost, and nothing done twice.
+
+use std::sync::Arc;
+
+use crate::common::{
+    address, assert_books, buys_from, coins_sat, count, event, events, id, jit_invoice, ledger,
+    on_disk, order, order_state, outcome, pay, receive, room, send, service, until, with, World,
+    PATIENCE,
+};
+use ldkjit_core::menu::TrustModel;
+use ldkjit_node::client::{InvoiceRecord, JitChoice};
+use ldkjit_node::lsp::Fault;
+use ldkjit_node::node::Node;
+use ldkjit_node::payments::PaymentStatus;
+use serde_json::{json, Value};
+
+const SIZE: u64 = 100_000_000;
+const FEE: u64 = 2_000_000;
+/// Paid over the channel once it is there.
+const SMALL: u64 = 1_000_000;
+/// The forwarding fee of a channel that is paid for.
+const BASE: u64 = 1_000;
+
+/// Three nodes, and what it takes to start two of them again.
+struct Stage {
+    world: World,
+    lsp: Arc<Node>,
+    payer: Arc<Node>,
+    wallet: Arc<Node>,
+    service: Value,
+    buyer: Value,
+    /// The LSP's coins before anything was sold, sat.
+    coins: u64,
+    /// What the payer could send, msat.
+    room: u64,
+}
+
+impl Stage {
+    async fn set(
+        trust: &str,
+        channels_sat: &[u64],
+        of_lsp: Option<Fault>,
+        of_wallet: Option<Fault>,
+    ) -> Option<Self> {
+        let world = World::start().await?;
+        let service = on_disk(service(trust, json!({"forwarding_base_msat": BASE})));
+        let lsp = world.node("lsp", service.clone(), of_lsp).await;
+        let payer = world.node("payer", json!({}), None).await;
+        let trusted = trust == "client_trusts_lsp";
+        let buyer = on_disk(buys_from(&lsp, json!({"trusted": trusted})));
+        let wallet = world.node("wallet", buyer.clone(), of_wallet).await;
+        world.fund(&[&lsp, &payer]).await;
+        for capacity_sat in channels_sat {
+            world.channel(&payer, &lsp, *capacity_sat).await;
+        }
+        world.in_step(&[&lsp, &payer, &wallet]).await;
+        // Over the LSP's restarts too.
+        let address = address(&lsp);
+        let dialled = payer.dial_and_keep(id(&lsp), &address, PATIENCE).await;
+        dialled.unwrap();
+        Some(Self {
+            coins: coins_sat(&lsp),
+            room: room(&payer, &lsp).unwrap().0,
+            world,
+            lsp,
+            payer,
+            wallet,
+            service,
+            buyer,
+        })
+    }
+
+    /// The LSP again, and the payer with it.
+    async fn restart_lsp(&mut self) {
+        self.lsp = self.world.restarted(&self.lsp, self.service.clone()).await;
+        until("the payer is back", || {
+            self.lsp.is_connected(&id(&self.payer))
+        })
+        .await;
+    }
+
+    async fn restart_wallet(&mut self) {
+        self.wallet = self.world.restarted(&self.wallet, self.buyer.clone()).await;
+    }
+
+    /// The funding transaction of the only channel sold, as the wallet knows it.
+    fn funding(&self) -> String {
+        let channels = with(&self.wallet, &self.lsp);
+        assert_eq!(channels.len(), 1, "{channels:?}");
+        channels[0].funding_txo.unwrap().txid.to_string()
+    }
+
+    /// The wallet was paid once, of this amount and fee, and everybody has what that leaves.
+    async fn assert_paid_once(&self, size: u64, fee: u64) {
+        let received = events(&self.wallet, "payment_received").await;
+        assert_eq!(received.len(), 1, "{received:?}");
+        assert_eq!(received[0]["amount_msat"], size - fee);
+        assert_eq!(received[0]["opening_fee_msat"], fee);
+        assert_books(&self.lsp, &self.wallet, self.coins, fee).await;
+        until("no HTLC is left", || {
+            room(&self.payer, &self.lsp).is_some() && room(&self.wallet, &self.lsp).is_some()
+        })
+        .await;
+        assert_eq!(room(&self.payer, &self.lsp).unwrap().0, self.room - size);
+        let channel = with(&self.wallet, &self.lsp).remove(0);
+        let reserve = channel.unspendable_punishment_reserve.unwrap() * 1_000;
+        assert_eq!(channel.outbound_capacity_msat, size - fee - reserve);
+    }
+
+    /// The channel is confirmed at both ends, carries an ordinary payment, and its coins need no lock any more.
+    async fn assert_confirmed(&self, confirmations: u32) {
+        let (lsp, wallet) = (&self.lsp, &self.wallet);
+        until("both ends count the confirmations", || {
+            with(wallet, lsp)[0].confirmations == Some(confirmations)
+                && with(lsp, wallet)[0].confirmations == Some(confirmations)
+        })
+        .await;
+        assert_eq!(wallet.balances()["lightning"]["depends_on_lsp_msat"], 0);
+        until("the LSP follows", || {
+            order(lsp)["open"]["depth"] == confirmations
+        })
+        .await;
+        assert!(self.world.mempool().await.is_empty());
+        let told = || {
+            let terms = with(wallet, lsp)[0].counterparty.forwarding_info.clone();
+            terms.is_some_and(|t| u64::from(t.fee_base_msat) == BASE)
+        };
+        until("the wallet knows the LSP's terms", told).await;
+        let usable = |from: &Node, to: &Node| with(from, to).iter().all(|c| c.is_usable);
+        until("the channels can be used", || {
+            usable(&self.payer, lsp) && usable(lsp, wallet) && usable(wallet, lsp)
+        })
+        .await;
+        let before = (room(&self.payer, lsp).unwrap(), room(wallet, lsp).unwrap());
+        let invoice = receive(wallet, Some(SMALL), JitChoice::Never).await;
+        let paid = pay(&self.payer, &invoice.bolt11).await;
+        assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+        assert_eq!(paid.fee_msat, Some(BASE));
+        until("no HTLC is left", || {
+            room(&self.payer, lsp).is_some() && room(wallet, lsp).is_some()
+        })
+        .await;
+        let after = (room(&self.payer, lsp).unwrap(), room(wallet, lsp).unwrap());
+        assert_eq!(after.0 .0, before.0 .0 - SMALL - BASE);
+        assert_eq!(after.1 .0, before.1 .0 + SMALL);
+        assert_eq!(with(lsp, wallet).len(), 1, "no second channel");
+        assert_eq!(ledger(lsp, "chain_cost").await.len(), 1);
+    }
+
+    async fn stop(self) {
+        for node in [&self.wallet, &self.payer, &self.lsp] {
+            node.stop().await.unwrap();
+        }
+    }
+}
+
+async fn bought(stage: &Stage) -> InvoiceRecord {
+    let bought = jit_invoice(&stage.wallet, Some(SIZE)).await;
+    assert_eq!(bought.trust, Some(TrustModel::ClientTrustsLsp));
+    bought
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_lsp_that_stops_with_the_preimage_and_the_funding_unpublished() {
+    let fault = Some(Fault::DiesBeforeBroadcast);
+    let Some(mut stage) = Stage::set("client_trusts_lsp", &[1_000_000], fault, None).await else {
+        return;
+    };
+    let bought = bought(&stage).await;
+    let paid = pay(&stage.payer, &bought.bolt11).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+    event(&stage.wallet, "payment_received").await;
+    until("the order is paid", || order_state(&stage.lsp) == "paid").await;
+    let funding = stage.funding();
+    assert!(stage.world.mempool().await.is_empty());
+
+    // The preimage is out and nothing else would publish it (D-1): the new run does.
+    stage.restart_lsp().await;
+    stage.world.in_mempool(&funding).await;
+    assert_eq!(stage.world.mempool().await, [stage.funding()]);
+    let stages = stage.lsp.timeline.of(&bought.payment_hash);
+    assert!(
+        stages.iter().any(|s| s.stage == "funding_broadcast"),
+        "{stages:?}"
+    );
+    stage.assert_paid_once(SIZE, FEE).await;
+    assert_eq!(count(&stage.lsp, ["open_requested"]).await, [1]);
+
+    // It confirms while the LSP is away once more.
+    stage.lsp.stop().await.unwrap();
+    let others = [&stage.payer, &stage.wallet];
+    stage.world.mine(1, &others).await;
+    stage.restart_lsp().await;
+    let all = [&stage.lsp, &stage.payer, &stage.wallet];
+    stage.world.mine(5, &all).await;
+    stage.assert_confirmed(6).await;
+    assert_eq!(count(&stage.lsp, ["open_requested"]).await, [1]);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_lsp_and_a_wallet_that_stop_with_the_claim_on_its_way() {
+    let fault = Some(Fault::HangsUpAtClaim);
+    let Some(mut stage) = Stage::set("client_trusts_lsp", &[1_000_000], None, fault).await else {
+        return;
+    };
+    let bought = bought(&stage).await;
+    let hash = send(&stage.payer, &bought.bolt11, None).await;
+
+    // The wallet has claimed, and its LSP has not heard of it.
+    event(&stage.wallet, "payment_received").await;
+    until("the LSP sees the wallet go", || {
+        !stage.lsp.is_connected(&id(&stage.wallet))
+    })
+    .await;
+    assert_eq!(order_state(&stage.lsp), "forwarding");
+    assert_eq!(
+        stage.payer.payments.pending(&hash).unwrap().status,
+        PaymentStatus::Pending
+    );
+    let early = ["chain_cost", "fee_earned", "order_paid"];
+    assert_eq!(count(&stage.lsp, early).await, [0; 3]);
+    assert!(stage.world.mempool().await.is_empty());
+    let funding = stage.funding();
+
+    // With both started anew the claim arrives, and with it all that follows.
+    stage.restart_lsp().await;
+    assert_eq!(order_state(&stage.lsp), "forwarding");
+    stage.restart_wallet().await;
+    let paid = outcome(&stage.payer, &hash).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+    assert_eq!(paid.fee_msat, Some(0));
+    until("the order is paid", || order_state(&stage.lsp) == "paid").await;
+    stage.world.in_mempool(&funding).await;
+    stage.assert_paid_once(SIZE, FEE).await;
+    assert_eq!(count(&stage.lsp, ["open_requested"]).await, [1]);
+    let all = [&stage.lsp, &stage.payer, &stage.wallet];
+    stage.world.mine(6, &all).await;
+    stage.assert_confirmed(6).await;
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wallet_that_stops_before_its_channel_confirms() {
+    let Some(mut stage) = Stage::set("client_trusts_lsp", &[1_000_000], None, None).await else {
+        return;
+    };
+    let bought = bought(&stage).await;
+    let paid = pay(&stage.payer, &bought.bolt11).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+    event(&stage.wallet, "payment_received").await;
+    until("the order is paid", || order_state(&stage.lsp) == "paid").await;
+    let funding = stage.funding();
+    stage.world.in_mempool(&funding).await;
+    stage.assert_paid_once(SIZE, FEE).await;
+    let depends = |wallet: &Node| wallet.balances()["lightning"]["depends_on_lsp_msat"].clone();
+    let reserve = with(&stage.wallet, &stage.lsp)[0].unspendable_punishment_reserve;
+    let net = SIZE - FEE - reserve.unwrap() * 1_000;
+    assert_eq!(depends(&stage.wallet), net);
+
+    // The new run still knows that its balance is the LSP's word, and confirms by itself what it was away for.
+    stage.restart_wallet().await;
+    assert_eq!(depends(&stage.wallet), net);
+    stage.assert_paid_once(SIZE, FEE).await;
+    stage.wallet.stop().await.unwrap();
+    let others = [&stage.lsp, &stage.payer];
+    stage.world.mine(1, &others).await;
+    stage.restart_wallet().await;
+    assert_eq!(depends(&stage.wallet), 0);
+    let all = [&stage.lsp, &stage.payer, &stage.wallet];
+    stage.world.mine(5, &all).await;
+    stage.assert_confirmed(6).await;
+    assert!(events(&stage.wallet, "funding_conflict").await.is_empty());
+    stage.stop().await;
+}
+
+/// More than one of the payer's channels carries.
+const LARGE: u64 = 900_000_000;
+const LARGE_FEE: u64 = 9_000_000;
+const CHANNELS: [u64; 2] = [600_000; 2];
+
+fn held(lsp: &Node) -> usize {
+    let order = order(lsp);
+    let parts = order["parts"].as_object().unwrap();
+    parts.values().filter(|p| p["status"] == "held").count()
+}
+
+/// Both parts are held in this state while the LSP is stopped, and are paid out by the run after.
+async fn are_held(state: &str, of_wallet: Option<Fault>, opens: usize) {
+    let set = Stage::set("lsp_trusts_client", &CHANNELS, None, of_wallet).await;
+    let Some(mut stage) = set else {
+        return;
+    };
+    let bought = jit_invoice(&stage.wallet, Some(LARGE)).await;
+    assert_eq!(bought.trust, Some(TrustModel::LspTrustsClient));
+    let away = of_wallet.is_none();
+    if away {
+        stage.wallet.stop().await.unwrap();
+        until("the LSP sees the wallet go", || {
+            !stage.lsp.is_connected(&id(&stage.wallet))
+        })
+        .await;
+    }
+    let hash = send(&stage.payer, &bought.bolt11, None).await;
+    until("both parts are held", || {
+        held(&stage.lsp) == 2 && order_state(&stage.lsp) == state
+    })
+    .await;
+    if !away {
+        until("the wallet has the offer", || {
+            let stages = stage.wallet.timeline.of(&hash);
+            stages.iter().any(|s| s.stage == "offer_dropped")
+        })
+        .await;
+        assert_eq!(stage.lsp.parts.wallet.locked().len(), 1);
+    }
+    assert!(stage.world.mempool().await.is_empty());
+
+    stage.restart_lsp().await;
+    if away {
+        // Nothing was given up at the start, and nothing is opened before there is somebody to open it to.
+        assert_eq!(
+            (held(&stage.lsp), order_state(&stage.lsp).as_str()),
+            (2, state)
+        );
+        assert_eq!(stage.lsp.parts.wallet.locked(), [] as [u128; 0]);
+        stage.restart_wallet().await;
+    }
+    let paid = outcome(&stage.payer, &hash).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+    assert_eq!(paid.fee_msat, Some(0));
+    event(&stage.wallet, "payment_received").await;
+    until("the order is paid", || order_state(&stage.lsp) == "paid").await;
+    stage.assert_paid_once(LARGE, LARGE_FEE).await;
+
+    // An open that LDK has forgotten is over, its coins went to the next one.
+    let kinds = ["part_accepted", "open_requested", "open_ended"];
+    assert_eq!(count(&stage.lsp, kinds).await, [2, opens, opens - 1]);
+    let channel = with(&stage.lsp, &stage.wallet).remove(0);
+    assert_eq!(stage.lsp.parts.wallet.locked(), [channel.user_channel_id]);
+    assert_eq!(stage.world.mempool().await, [stage.funding()]);
+    let all = [&stage.lsp, &stage.payer, &stage.wallet];
+    stage.world.mine(6, &all).await;
+    stage.assert_confirmed(6).await;
+    stage.world.mine(1, &all).await;
+    assert_eq!(stage.lsp.parts.wallet.locked(), [] as [u128; 0]);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_lsp_that_stops_during_the_open() {
+    are_held("opening", Some(Fault::IgnoresOffer), 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_lsp_that_stops_while_the_client_is_away() {
+    are_held("waking", None, 1).await;
+}
+
+/// A peer that dials again at once is not left with a connection to a node that has stopped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_dials_while_the_node_stops() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let settings = on_disk(json!({}));
+    let mut node = world.node("node", settings.clone(), None).await;
+    let peer = world.node("peer", json!({"listen": []}), None).await;
+    for _ in 0..10 {
+        let (dialler, there, at) = (Arc::clone(&peer), id(&node), address(&node));
+        peer.dial(there, &at, PATIENCE).await.unwrap();
+        let dialling = tokio::spawn(async move {
+            loop {
+                let _ = dialler.dial(there, &at, PATIENCE).await;
+                tokio::task::yield_now().await;
+            }
+        });
+        node.stop().await.unwrap();
+        until("the peer sees the node go", || !peer.is_connected(&there)).await;
+        assert!(!node.is_connected(&id(&peer)));
+        dialling.abort();
+        node = world.restarted(&node, settings.clone()).await;
+    }
+    for node in [&node, &peer] {
+        node.stop().await.unwrap();
+    }
+}

@@ -13,6 +13,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use ldkjit_core::ids::OpenId;
 use ldkjit_node::config::Config;
 use ldkjit_node::crash::armed;
 use ldkjit_node::error::NodeError;
@@ -25,8 +26,8 @@ use tokio::sync::mpsc;
 
 fn say(line: &Value) {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").unwrap();
-    out.flush().unwrap();
+    // Nobody reads any more when the soak has ended.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 fn show(error: &NodeError) -> Value {
@@ -53,7 +54,18 @@ async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value, No
             );
             Ok(json!({}))
         }
-        "passed" => Ok(json!(armed::passed())),
+        // Opens whose coins are set aside, without those whose funding is in a block.
+        "locked" => {
+            let wallet = &node.parts.wallet;
+            let unconfirmed = |open: &u128| {
+                let tx = wallet.funding(*open);
+                tx.is_none_or(|tx| wallet.confirmed_at(&tx.compute_txid()).is_none())
+            };
+            let opens = wallet.locked().into_iter().filter(unconfirmed);
+            Ok(json!(opens
+                .map(|open| OpenId(open).to_string())
+                .collect::<Vec<_>>()))
+        }
         _ => api::call(node, method, params).await,
     }
 }

@@ -491,7 +491,9 @@ class Soak:
                         node.config["lsp"]["trust"] = self.random.choice(self.trusts)
                     # Its wallet may have left meanwhile.
                     if node.name in self.living:
-                        await node.start()
+                        # Killed again while it starts: once more.
+                        with contextlib.suppress(DiedError):
+                            await node.start()
             await asyncio.sleep(0.05)
 
     @staticmethod
@@ -556,15 +558,19 @@ class Soak:
                 background.append(asyncio.create_task(self._kill()))
             background.append(asyncio.create_task(self._progress(begun)))
             lives = asyncio.create_task(self._lives())
-            await asyncio.wait((*background, lives), return_when=asyncio.FIRST_COMPLETED)
-            for task in (*background, lives):
-                if task.done():
+            waiting: set[asyncio.Task[None]] = {*background, lives}
+            while not lives.done():
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
                     task.result()
             for task in background:
                 task.cancel()
             await self._settle()
-        except (TimeoutError, CallError, AssertionError) as error:
-            self.report.findings.append(Finding("stuck", str(error) or repr(error)))
+        except (TimeoutError, CallError) as error:
+            self.report.findings.append(Finding("stuck", str(error)))
+        except BaseException as error:
+            self.report.findings.append(Finding("the soak itself", repr(error)))
+            raise
         finally:
             for task in background:
                 task.cancel()
@@ -572,12 +578,20 @@ class Soak:
             self.report.seconds = round(time.monotonic() - begun, 1)
             for node in [*self.living.values()]:
                 node.kill()
+            self._look_for_panics()
             await self.chain.stop(keep=False)
             if self.report.findings:
                 print(f"logs and stores are in {self.folder}", file=sys.stderr)
             else:
                 shutil.rmtree(self.folder, ignore_errors=True)
         return self.report
+
+    def _look_for_panics(self) -> None:
+        for log in self.folder.glob("*.log"):
+            for line in log.read_text(errors="replace").splitlines():
+                # An armed moment aborts without one.
+                if "panicked at" in line:
+                    self.report.findings.append(Finding("panic", f"{log.name}: {line}"))
 
     async def _progress(self, begun: float) -> None:
         while True:
@@ -623,8 +637,10 @@ class Soak:
         return await self._payer_ready()
 
     async def _unlocked(self) -> bool:
-        balances = await self.lsp.call("balances")
-        return bool(balances["onchain"]["locked_sat"] == 0)
+        # A withheld funding whose payment failed keeps its coins while the order may be paid.
+        orders = await self.lsp.call("orders")
+        live = {order["open"]["id"] for order in orders if order["open"]}
+        return all(open_id in live for open_id in await self.lsp.call("locked"))
 
     async def _pages(self, node: Process, method: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []

@@ -49,35 +49,22 @@ pub fn around_effect(effect: &Effect) -> [&'static str; 2] {
     }
 }
 
-/// What a test sets and reads.
+/// What a test sets.
 #[cfg(feature = "faults")]
 pub mod armed {
-    use std::collections::BTreeMap;
     use std::io::Write;
     use std::sync::Mutex;
 
     use crate::sync::lock;
 
     static ARMED: Mutex<Option<(String, u32)>> = Mutex::new(None);
-    static PASSED: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 
     /// Ends the process when the moment of this name comes for the `nth` time from now (from 1).
     pub fn arm(name: &str, nth: u32) {
         *lock(&ARMED) = Some((name.to_owned(), nth));
     }
 
-    /// How often each moment has come.
-    #[must_use]
-    pub fn passed() -> BTreeMap<&'static str, u64> {
-        lock(&PASSED).clone()
-    }
-
     pub(super) fn pass(name: &'static str) {
-        {
-            let mut passed = lock(&PASSED);
-            let count = passed.entry(name).or_insert(0);
-            *count = count.saturating_add(1);
-        }
         let mut armed = lock(&ARMED);
         if let Some((wanted, left)) = armed.as_mut().filter(|(wanted, _)| wanted == name) {
             *left = left.saturating_sub(1);

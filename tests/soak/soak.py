@@ -39,6 +39,8 @@ MENU = {
 # A payment is retried by its payer this long; its end is waited for much longer.
 RETRY_S = 20
 PATIENCE_S = 180.0
+# Restarts and reconnects are seconds; more means that something waited for a timeout or an expiry.
+SLOW_S = 60.0
 # The moments of each role; `make soak` sees that every one was hit.
 EVERYWHERE = (
     "commit:before",
@@ -125,6 +127,7 @@ class Report:
     closes: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     kills_in_flight: int = 0
+    slowest_s: float = 0.0
     power_cuts: int = 0
     writes_lost: int = 0
     points: Counter[str] = field(default_factory=Counter)
@@ -411,7 +414,12 @@ class Soak:
             return payment if payment["status"] != "pending" else None
 
         what = f"the end of payment {payment_hash} from {payer.name} to {payee.name}"
+        begun_at = time.monotonic()
         payment = await self._until(finished, what)
+        taken = round(time.monotonic() - begun_at, 1)
+        self.report.slowest_s = max(self.report.slowest_s, taken)
+        if taken > SLOW_S:
+            self.report.findings.append(Finding("slow", f"{taken} s until {what}"))
         if payment["status"] == "refused":
             return False
         succeeded = payment["status"] == "succeeded"

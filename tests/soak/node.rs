@@ -35,7 +35,8 @@ fn show(error: &NodeError) -> Value {
 }
 
 fn write_log(record: Record) -> bool {
-    if !record.target.starts_with("lightning::") || record.level == "ERROR" {
+    let wanted = record.level == "ERROR" || std::env::var_os("SOAK_VERBOSE").is_some();
+    if wanted || !record.target.starts_with("lightning::") {
         eprintln!(
             "{} {} {} {}",
             record.at_ms, record.level, record.target, record.message
@@ -80,7 +81,11 @@ async fn main() {
     });
     let first = lines.recv().await.expect("a configuration");
     let config = Config::from_json(serde_json::from_str(&first).unwrap()).unwrap();
-    let log = Arc::new(Log::new(Level::Info, Arc::new(write_log)));
+    let level = match std::env::var_os("SOAK_VERBOSE") {
+        Some(_) => Level::Debug,
+        None => Level::Info,
+    };
+    let log = Arc::new(Log::new(level, Arc::new(write_log)));
     let node = match Node::start(config, log).await {
         Ok(node) => node,
         Err(error) => {

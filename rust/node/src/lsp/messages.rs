@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use bitcoin::secp256k1::PublicKey;
 use ldkjit_core::amount::Msat;
-use ldkjit_core::ids::Scid;
+use ldkjit_core::ids::{NodeId, Scid};
 use ldkjit_core::lsps0::{encode_result, parse_request, Request, RpcError};
 use ldkjit_core::lsps2::{
     decide_buy, decide_get_info, get_info_result, protocols_result, BuyRequest, BuyResponse, Call,
-    Seller,
+    Sale, Seller,
 };
 use ldkjit_core::order::{Order, Terms};
 use ldkjit_core::reason::Reason;
 use ldkjit_core::time::Millis;
 use serde_json::Value;
 
-use super::{Service, KIND};
+use super::{Service, State, KIND};
 use crate::convert;
 use crate::crash;
 use crate::events::NodeEvent;
@@ -114,16 +114,11 @@ impl Service {
                     .map_err(|reason| RpcError::refusal(reason, None)),
             ),
             Ok(Call::Buy(buy)) => {
-                let sold = loop {
-                    let scid = match self.new_scid(node).await {
-                        Ok(scid) => scid,
-                        Err(reason) => break Err(reason),
-                    };
-                    let _gate = node.parts.journal.gate().await;
-                    // Another sale may have drawn the same one meanwhile.
-                    if !lock(&self.state).orders.contains_key(&scid) {
-                        break self.sell(node, peer, &buy, scid);
-                    }
+                // Looked at first without the gate and without the store: a refusal costs neither.
+                let wanted = self.decide(node, &lock(&self.state), &client, &buy);
+                let sold = match wanted {
+                    Err(reason) => Err(reason),
+                    Ok(_) => self.sell(node, &client, &buy).await,
                 };
                 match sold {
                     Err(reason) => Some(Err(RpcError::refusal(reason, None))),
@@ -154,19 +149,17 @@ impl Service {
         used.ok_or(Reason::TooManyOrders)
     }
 
-    fn sell(
+    /// What may be sold now.
+    fn decide(
         &self,
         node: &Node,
-        peer: &PublicKey,
+        state: &State,
+        client: &NodeId,
         buy: &BuyRequest,
-        scid: Scid,
-    ) -> Result<BuyResponse, Reason> {
-        let client = convert::node_id(peer);
-        let mut state = lock(&self.state);
-        let now = Millis(now_ms());
+    ) -> Result<Sale, Reason> {
         node.set_reserve(1);
         let coins = node.parts.wallet.balances().spendable_sat;
-        let exposure = self.exposure(&state, &client);
+        let exposure = self.exposure(state, client);
         let seller = Seller {
             rules: &self.rules,
             secret: &self.secret,
@@ -174,7 +167,36 @@ impl Service {
             exposure: &exposure,
             liquidity: Msat::from_sat(coins).unwrap_or(Msat(u64::MAX)),
         };
-        let sale = decide_buy(&seller, buy, &client, now)?;
+        decide_buy(&seller, buy, client, Millis(now_ms()))
+    }
+
+    /// Sells, under the gate: the order, its ledger row and its event are one commit.
+    async fn sell(
+        &self,
+        node: &Node,
+        client: &NodeId,
+        buy: &BuyRequest,
+    ) -> Result<BuyResponse, Reason> {
+        loop {
+            let scid = self.new_scid(node).await?;
+            let _gate = node.parts.journal.gate().await;
+            let mut state = lock(&self.state);
+            // Another sale may have drawn the same one meanwhile.
+            if !state.orders.contains_key(&scid) {
+                let sale = self.decide(node, &state, client, buy)?;
+                return Ok(self.book(node, &mut state, client, scid, sale));
+            }
+        }
+    }
+
+    fn book(
+        &self,
+        node: &Node,
+        state: &mut State,
+        client: &NodeId,
+        scid: Scid,
+        sale: Sale,
+    ) -> BuyResponse {
         let response = BuyResponse {
             scid,
             cltv_delta: self.config.cltv_expiry_delta,
@@ -182,21 +204,21 @@ impl Service {
         };
         let order = Order::new(Terms {
             scid,
-            client,
+            client: *client,
             size: sale.size,
             params: sale.params,
             trust: self.config.trust,
             cltv_delta: self.config.cltv_expiry_delta,
-            sold_at: now,
+            sold_at: Millis(now_ms()),
             token: sale.token,
         });
         node.record(&order.sold_entry());
         node.events.emit(&NodeEvent::OrderSold {
             scid,
-            client,
+            client: *client,
             size_msat: sale.size.map(|s| s.0),
         });
-        self.keep(node, &mut state, order);
-        Ok(response)
+        self.keep(node, state, order);
+        response
     }
 }

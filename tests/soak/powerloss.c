@@ -1,7 +1,8 @@
 /* Preloaded into a node: remembers what it wrote and has not synced, so that a power cut can be played.
  *
  * For every file below $POWERLOSS_DIR each write and truncation is first appended to $POWERLOSS_LOG/<inode>, with
- * what was there before; an fsync empties that log. powerloss.py takes unsynced writes back after a kill. */
+ * what was there before; an fsync empties that log, unless $POWERLOSS_LOG/lies exists: then it is a store that does
+ * not sync. powerloss.py takes unsynced writes back after a kill. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -75,9 +76,11 @@ static void remember(int fd, uint8_t kind, uint64_t offset, const void *new, siz
 }
 
 static int synced(int fd, int result) {
-    char log[PATH_MAX];
+    char log[PATH_MAX], lies[PATH_MAX];
     struct stat st;
-    if (result == 0 && watched(fd, log, sizeof log, &st)) syscall(SYS_truncate, log, 0);
+    if (result != 0 || !watched(fd, log, sizeof log, &st)) return result;
+    snprintf(lies, sizeof lies, "%s/lies", getenv("POWERLOSS_LOG"));
+    if (access(lies, F_OK) != 0) syscall(SYS_truncate, log, 0);
     return result;
 }
 

@@ -9,6 +9,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+LIES = "lies"
 # As powerloss.c writes it: kind, offset, size before, bytes before, bytes after.
 _RECORD = struct.Struct("<cQQII")
 
@@ -38,6 +39,11 @@ def environment(library: Path, data: Path, log: Path) -> dict[str, str]:
     }
 
 
+def lie(log: Path) -> None:
+    """From now on nothing is synced, whatever the node is told: SQLite's `synchronous` is off."""
+    (log / LIES).touch()
+
+
 def cut(data: Path, log: Path, rng: random.Random) -> int:
     """Take back what was not synced; return how many writes.
 
@@ -46,7 +52,7 @@ def cut(data: Path, log: Path, rng: random.Random) -> int:
     files = {path.stat().st_ino: path for path in data.rglob("*") if path.is_file()}
     lost = 0
     keep = 0.0 if rng.random() < 0.5 else rng.random()
-    for journal in log.iterdir():
+    for journal in log.glob("[0-9]*"):
         raw = journal.read_bytes()
         journal.unlink()
         path = files.get(int(journal.name))

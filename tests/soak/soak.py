@@ -146,12 +146,16 @@ class Soak:
         wallets: int = 4,
         kills: bool = True,
         power: bool = False,
+        lies: bool = False,
+        patience: float = PATIENCE_S,
     ) -> None:
         self.binary = binary
         self.seconds = seconds
         self.random = random.Random(seed)  # noqa: S311 (to be repeated, not to be secret)
         self.wallets = wallets
         self.kill = kills
+        self.lies = lies
+        self.patience = patience
         self.report = Report(seed)
         self.folder = Path(tempfile.mkdtemp(prefix="ldkjit-soak-"))
         self.library = powerloss.build(self.folder) if power else None
@@ -232,6 +236,9 @@ class Soak:
             await self._in_step(self.lsp)
         await self._until(self._payer_ready_soon, "the payer's channels")
         self.payer_start = await self._payer_balance()
+        if self.lies:
+            for node in (self.lsp, self.payer):
+                powerloss.lie(self._unsynced(node.name))
         self.lsp_id = self.lsp.status["node_id"]
 
     async def _payer_ready_soon(self) -> bool:
@@ -252,9 +259,10 @@ class Soak:
         await self._retry(node, "wait_height", height=height, timeout_ms=30_000)
 
     async def _until(
-        self, look: Callable[[], Awaitable[Any]], what: str, patience: float = PATIENCE_S
+        self, look: Callable[[], Awaitable[Any]], what: str, patience: float | None = None
     ) -> Any:
         """Look until the answer is true; a process that dies meanwhile is only a delay."""
+        patience = self.patience if patience is None else patience
         end = time.monotonic() + patience
         pause = 0.02
         while True:

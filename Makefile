@@ -77,7 +77,8 @@ wheel: .venv-wheel/installed ## abi3 wheel for manylinux_2_28 and an sdist that 
 	@# The wheel is built from the sdist: that proves the sdist.
 	rm -rf $(CACHE)/sdist && mkdir -p $(CACHE)/sdist && tar -xzf dist/*.tar.gz -C $(CACHE)/sdist --strip-components=1
 	cd $(CACHE)/sdist && PATH=$(CURDIR)/.venv-wheel/bin:$$PATH maturin build --release --locked --zig --compatibility manylinux_2_28 --out $(CURDIR)/dist
-	.venv-wheel/bin/auditwheel show dist/*.whl | tee /dev/stderr | grep -q 'manylinux_2_28'
+	@# Not by a pipe: grep would end auditwheel before it has said all.
+	report=$$(.venv-wheel/bin/auditwheel show dist/*.whl) && echo "$$report" && grep -q 'manylinux_2_28' <<< "$$report"
 	$(PYTHON) -m venv --clear $(CACHE)/wheel-check
 	$(CACHE)/wheel-check/bin/pip install --quiet --disable-pip-version-check dist/*.whl
 	$(CACHE)/wheel-check/bin/python -c 'import ldkjit; print("imports:", ldkjit.__version__)'

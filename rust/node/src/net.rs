@@ -20,7 +20,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection in the other direction may take to finish its handshake.
 const CROSSED: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LAST_RETRY: Duration = Duration::from_secs(30);
+/// A wallet that is paid while its LSP restarts should not wait longer; many wallets come at different moments.
+const LAST_RETRY: Duration = Duration::from_secs(10);
 
 /// A peer as the API shows it.
 #[derive(Debug, Serialize)]
@@ -233,6 +234,13 @@ impl Node {
         self.pm.disconnect_by_node_id(*peer);
     }
 
+    /// Between three quarters and five quarters of it.
+    fn around(&self, pause: Duration) -> Duration {
+        let share = u32::try_from(self.random_u64() % 500).unwrap_or(0);
+        let thousandth = pause.checked_div(1_000).unwrap_or_default();
+        thousandth.saturating_mul(share.saturating_add(750))
+    }
+
     /// Dials kept peers that are gone, each at its own growing interval.
     pub(crate) async fn stay_connected(self: Arc<Self>) {
         let mut presence = self.presence.subscribe();
@@ -245,7 +253,7 @@ impl Node {
                     kept.next = now;
                 } else if kept.next <= now {
                     due.push((*peer, kept.address.clone()));
-                    kept.next = now.checked_add(kept.retry).unwrap_or(now);
+                    kept.next = now.checked_add(self.around(kept.retry)).unwrap_or(now);
                     kept.retry = kept.retry.saturating_mul(2).min(LAST_RETRY);
                 }
             }

@@ -15,7 +15,7 @@ SOAK_NODE := $(CARGO_TARGET_DIR)/release/soak-node
 SECONDS ?= 600
 SEED ?= 1
 
-.PHONY: help build demo test test-rust test-python soak sweep bench lint wheel docs interop mutants lock clean
+.PHONY: help build demo test test-rust test-python soak sweep bench lint wheel docs mutants lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,7 +36,7 @@ build: .venv/extension ## build the extension into .venv (the one release profil
 demo: .venv/extension ## five JIT payments on regtest, every millisatoshi checked
 	$(BIN)/ldkjit demo
 
-test: test-rust test-python ## all tests but interop
+test: test-rust test-python ## all tests
 
 test-rust:
 	BITCOIND_EXE="$$($(PYTHON) python/ldkjit/sandbox/bitcoind.py)" cargo test --locked --release --workspace --features ldkjit-node/faults
@@ -85,9 +85,6 @@ wheel: .venv-wheel/installed ## abi3 wheel for manylinux_2_28 and an sdist that 
 
 docs: .venv/installed ## build the documentation strictly, into site/
 	$(BIN)/mkdocs build --strict
-
-interop: .venv/extension ## against other implementations
-	$(BIN)/pytest tests/interop
 
 $(CACHE)/tools/bin/cargo-mutants:
 	cargo install --locked --root $(CACHE)/tools --version $(CARGO_MUTANTS) cargo-mutants

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use crate::common::{
-    address, assert_failed, coins_sat, count, event, hop, id, invoice_over, jit_invoice, ledger,
-    order, order_state, pay, room, until, with, World, PATIENCE,
+    address, asks, assert_failed, coins_sat, count, event, hop, id, invoice_over, jit_invoice,
+    ledger, order, order_state, pay, room, until, with, World, PATIENCE,
 };
 use ldkjit_core::ids::PaymentHash;
 use ldkjit_node::chain::SendOutcome;
-use ldkjit_node::client::{JitChoice, ReceiveRequest};
+use ldkjit_node::client::JitChoice;
 use ldkjit_node::lsp::Fault;
 use ldkjit_node::node::Node;
 use ldkjit_node::payments::PaymentStatus;
@@ -42,12 +42,7 @@ async fn a_client_that_is_away_and_an_order_that_is_none() {
         return;
     };
     let limits = json!({"wake_ms": 500});
-    let lsp = world.lsp("lsp_trusts_client", limits, None).await;
-    let payer = world.node("payer", json!({}), None).await;
-    let wallet = world.wallet(&lsp, json!({}), None).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 1_000_000).await;
-    world.in_step(&[&lsp, &payer, &wallet]).await;
+    let [lsp, payer, wallet] = world.sale(limits, None, None).await;
     let before = (room(&payer, &lsp).unwrap(), room(&lsp, &payer).unwrap());
     let bought = jit_invoice(&wallet, Some(SIZE)).await;
 
@@ -91,12 +86,7 @@ async fn a_payment_too_large_for_the_channel_that_is_there() {
     let Some(world) = World::start().await else {
         return;
     };
-    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
-    let payer = world.node("payer", json!({}), None).await;
-    let wallet = world.wallet(&lsp, json!({}), None).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 1_000_000).await;
-    world.in_step(&[&lsp, &payer, &wallet]).await;
+    let [lsp, payer, wallet] = world.sale(json!({}), None, None).await;
     let bought = jit_invoice(&wallet, Some(SIZE)).await;
     let paid = pay(&payer, &bought.bolt11).await;
     assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
@@ -215,12 +205,7 @@ async fn an_lsp_without_coins() {
     let Some(world) = World::start().await else {
         return;
     };
-    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
-    let payer = world.node("payer", json!({}), None).await;
-    let wallet = world.wallet(&lsp, json!({}), None).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 1_000_000).await;
-    world.in_step(&[&lsp, &payer, &wallet]).await;
+    let [lsp, payer, wallet] = world.sale(json!({}), None, None).await;
     let before = (room(&payer, &lsp).unwrap(), room(&lsp, &payer).unwrap());
     let bought = jit_invoice(&wallet, Some(SIZE)).await;
 
@@ -239,16 +224,10 @@ async fn an_lsp_without_coins() {
     assert_eq!(room(&lsp, &payer).unwrap(), before.1);
 
     // Nothing is sold that could not be served (J-32).
-    let request = ReceiveRequest {
-        amount_msat: Some(SIZE),
-        description: String::new(),
-        expiry_s: 3_000,
-        max_opening_fee_msat: None,
-        jit: JitChoice::Always,
-        lsp: None,
-        timeout_ms: 10_000,
-    };
-    let refused = wallet.receive(request).await.unwrap_err();
+    let refused = wallet
+        .receive(asks(Some(SIZE), JitChoice::Always))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code, "lsp_refused");
     assert_eq!(refused.details["lsp_code"], 203);
 
@@ -267,12 +246,7 @@ async fn is_lost(of_lsp: Option<Fault>, of_wallet: Option<Fault>) {
     let Some(world) = World::start().await else {
         return;
     };
-    let lsp = world.lsp("lsp_trusts_client", json!({}), of_lsp).await;
-    let payer = world.node("payer", json!({}), None).await;
-    let wallet = world.wallet(&lsp, json!({}), of_wallet).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 1_000_000).await;
-    world.in_step(&[&lsp, &payer, &wallet]).await;
+    let [lsp, payer, wallet] = world.sale(json!({}), of_lsp, of_wallet).await;
     let before = (room(&payer, &lsp).unwrap(), room(&lsp, &payer).unwrap());
     let coins = coins_sat(&lsp);
     let bought = jit_invoice(&wallet, Some(SIZE)).await;

@@ -1,10 +1,10 @@
 //! A wallet that lets its JIT payment fail gets no channel for nothing: only what pays the fee passes, until it is paid.
 
 use crate::common::{
-    assert_failed, event, events, hop, id, invoice_over, jit_invoice, ledger, order_state, pay,
-    receive, room, until, with, World,
+    asks, assert_failed, event, events, hop, id, invoice_over, jit_invoice, ledger, order_state,
+    pay, receive, room, until, with, World,
 };
-use ldkjit_node::client::{JitChoice, ReceiveRequest};
+use ldkjit_node::client::JitChoice;
 use ldkjit_node::lsp::Fault;
 use ldkjit_node::payments::{PayRequest, PaymentStatus};
 use serde_json::json;
@@ -22,13 +22,8 @@ async fn a_channel_that_is_not_paid_for() {
         return;
     };
     let limits = json!({"forwarding_base_msat": BASE});
-    let lsp = world.lsp("lsp_trusts_client", limits, None).await;
-    let payer = world.node("payer", json!({}), None).await;
     let fault = Some(Fault::ClientRefuses);
-    let wallet = world.wallet(&lsp, json!({}), fault).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 1_000_000).await;
-    world.in_step(&[&lsp, &payer, &wallet]).await;
+    let [lsp, payer, wallet] = world.sale(limits, None, fault).await;
     let before = room(&payer, &lsp).unwrap();
 
     let bought = jit_invoice(&wallet, Some(SIZE)).await;
@@ -44,15 +39,7 @@ async fn a_channel_that_is_not_paid_for() {
     let told = || with(&wallet, &lsp)[0].counterparty.forwarding_info.clone();
     until("the LSP's terms are known", || told().is_some()).await;
     assert_eq!(told().unwrap().fee_base_msat, u32::MAX);
-    let request = ReceiveRequest {
-        amount_msat: Some(SMALL),
-        description: String::new(),
-        expiry_s: 3_000,
-        max_opening_fee_msat: None,
-        jit: JitChoice::Never,
-        lsp: None,
-        timeout_ms: 10_000,
-    };
+    let request = asks(Some(SMALL), JitChoice::Never);
     let refused = wallet.receive(request).await.unwrap_err();
     assert_eq!(refused.code, "inbound_capacity");
 

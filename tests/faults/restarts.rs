@@ -154,6 +154,16 @@ impl Stage {
     }
 }
 
+/// A channel that was bought and paid for; its funding may or may not be published.
+async fn paid(stage: &Stage) -> InvoiceRecord {
+    let bought = bought(stage).await;
+    let paid = pay(&stage.payer, &bought.bolt11).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+    event(&stage.wallet, "payment_received").await;
+    until("the order is paid", || order_state(&stage.lsp) == "paid").await;
+    bought
+}
+
 async fn bought(stage: &Stage) -> InvoiceRecord {
     let bought = jit_invoice(&stage.wallet, Some(SIZE)).await;
     assert_eq!(bought.trust, Some(TrustModel::ClientTrustsLsp));
@@ -166,11 +176,7 @@ async fn an_lsp_that_stops_with_the_preimage_and_the_funding_unpublished() {
     let Some(mut stage) = Stage::set("client_trusts_lsp", &[1_000_000], fault, None).await else {
         return;
     };
-    let bought = bought(&stage).await;
-    let paid = pay(&stage.payer, &bought.bolt11).await;
-    assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
-    event(&stage.wallet, "payment_received").await;
-    until("the order is paid", || order_state(&stage.lsp) == "paid").await;
+    let bought = paid(&stage).await;
     let funding = stage.funding();
     assert!(stage.world.mempool().await.is_empty());
 
@@ -245,11 +251,7 @@ async fn a_wallet_that_stops_before_its_channel_confirms() {
     let Some(mut stage) = Stage::set("client_trusts_lsp", &[1_000_000], None, None).await else {
         return;
     };
-    let bought = bought(&stage).await;
-    let paid = pay(&stage.payer, &bought.bolt11).await;
-    assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
-    event(&stage.wallet, "payment_received").await;
-    until("the order is paid", || order_state(&stage.lsp) == "paid").await;
+    paid(&stage).await;
     let funding = stage.funding();
     stage.world.in_mempool(&funding).await;
     stage.assert_paid_once(SIZE, FEE).await;

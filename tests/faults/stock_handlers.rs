@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::stock::{liquidity, offer, Liquidity};
-use crate::common::{address, id, jit_invoice, until, World, PATIENCE};
+use crate::common::{address, asks, id, jit_invoice, until, World, PATIENCE};
 use bitcoin::secp256k1::PublicKey;
 use ldkjit_core::menu::TrustModel;
-use ldkjit_node::client::{JitChoice, ReceiveRequest};
+use ldkjit_node::client::JitChoice;
 use ldkjit_node::keys::Keys;
 use ldkjit_node::log::Log;
 use ldkjit_node::node::Node;
@@ -254,15 +254,7 @@ async fn stock_service(client_trusts_lsp: bool, trusted: bool) {
     let serving = serve(&stock, scid, client_trusts_lsp, id(&wallet));
 
     if client_trusts_lsp && !trusted {
-        let request = ReceiveRequest {
-            amount_msat: Some(SIZE),
-            description: String::new(),
-            expiry_s: 3_000,
-            max_opening_fee_msat: None,
-            jit: JitChoice::Always,
-            lsp: None,
-            timeout_ms: 10_000,
-        };
+        let request = asks(Some(SIZE), JitChoice::Always);
         let (refused, ()) = tokio::join!(wallet.receive(request), serving);
         assert_eq!(refused.unwrap_err().code, "lsp_trust");
         assert!(wallet.client.orders().is_empty(), "nothing is accepted");

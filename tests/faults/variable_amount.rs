@@ -2,11 +2,11 @@
 //! (J-74, S-33).
 
 use crate::common::{
-    assert_failed, coins_sat, count, event, events, ledger, order_state, outcome, room, until,
-    with, World,
+    asks, assert_failed, coins_sat, count, event, events, ledger, order_state, outcome, room, send,
+    until, with, World,
 };
 use ldkjit_node::client::{JitChoice, ReceiveRequest, Status};
-use ldkjit_node::payments::{PayRequest, Payment, PaymentStatus};
+use ldkjit_node::payments::{Payment, PaymentStatus};
 use serde_json::json;
 
 /// The most that the wallet lets an LSP take.
@@ -15,13 +15,7 @@ const LIMIT: u64 = 2_000_000;
 const DEAREST: u64 = 200_000_000;
 
 async fn pay(payer: &ldkjit_node::node::Node, bolt11: &str, amount_msat: u64) -> Payment {
-    let request = PayRequest {
-        bolt11: bolt11.to_owned(),
-        amount_msat: Some(amount_msat),
-        max_fee_msat: None,
-        retry_s: 0,
-    };
-    let hash = payer.pay(request).await.unwrap().id;
+    let hash = send(payer, bolt11, Some(amount_msat)).await;
     outcome(payer, &hash).await
 }
 
@@ -30,22 +24,12 @@ async fn a_fee_one_msat_above_the_wallets_limit() {
     let Some(world) = World::start().await else {
         return;
     };
-    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
-    let payer = world.node("payer", json!({}), None).await;
-    let wallet = world.wallet(&lsp, json!({}), None).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 1_000_000).await;
-    world.in_step(&[&lsp, &payer, &wallet]).await;
+    let [lsp, payer, wallet] = world.sale(json!({}), None, None).await;
     let before = (room(&payer, &lsp).unwrap(), room(&lsp, &payer).unwrap());
     let coins = coins_sat(&lsp);
     let request = ReceiveRequest {
-        amount_msat: None,
-        description: "as you like".into(),
-        expiry_s: 3_000,
         max_opening_fee_msat: Some(LIMIT),
-        jit: JitChoice::Always,
-        lsp: None,
-        timeout_ms: 10_000,
+        ..asks(None, JitChoice::Always)
     };
     let bought = wallet.receive(request).await.unwrap();
     assert_eq!((bought.amount_msat, bought.opening_fee_msat), (None, None));

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ldkjit.sandbox import Regtest
 
 
-class PaidLike(Protocol):
-    """What is known of a payment."""
+@dataclass
+class Paid:
+    """A payment that the soak ordered, and what came of it."""
 
     payment_hash: str
+    payer: str
     payee: str
     amount_msat: int
     opening_fee_msat: int
     status: str
-    received_msat: int | None
+    routing_fee_msat: int = 0
+    received_msat: int | None = None
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Finding:
     detail: str
 
 
-def check_payments(paid: Sequence[PaidLike]) -> list[Finding]:
+def check_payments(paid: Sequence[Paid]) -> list[Finding]:
     """Whoever was paid has the amount less the opening fee, to the millisatoshi."""
     findings: list[Finding] = []
     for p in paid:
@@ -43,7 +46,7 @@ def check_payments(paid: Sequence[PaidLike]) -> list[Finding]:
     return findings
 
 
-def check_ledger(ledger: Sequence[dict[str, Any]], paid: Sequence[PaidLike]) -> list[Finding]:
+def check_ledger(ledger: Sequence[dict[str, Any]], paid: Sequence[Paid]) -> list[Finding]:
     """The LSP earned each opening fee once, and nothing else."""
     earned: Counter[str] = Counter()
     for row in ledger:

@@ -21,7 +21,7 @@ from typing import Any
 from ldkjit.sandbox import Regtest, free_ports
 
 from . import powerloss
-from .check import Finding, check_chain, check_ledger, check_payments
+from .check import Finding, Paid, check_chain, check_ledger, check_payments
 from .process import CallError, DiedError, Process
 
 # Larger payments than one of them carries need parts.
@@ -41,7 +41,7 @@ RETRY_S = 20
 PATIENCE_S = 180.0
 # Restarts and reconnects are seconds; more means that something waited for a timeout or an expiry.
 SLOW_S = 60.0
-# The moments of each role; `make soak` sees that every one was hit.
+# The moments of each role: `make sweep` takes each in turn, `make soak` those hit least.
 EVERYWHERE = (
     "commit:before",
     "commit:inside",
@@ -100,21 +100,6 @@ POINTS = {
 
 
 @dataclass
-class Paid:
-    """A payment that the soak ordered, and what came of it."""
-
-    payment_hash: str
-    payer: str
-    payee: str
-    amount_msat: int
-    opening_fee_msat: int
-    status: str
-    routing_fee_msat: int = 0
-    received_msat: int | None = None
-    jit_scid: str | None = None
-
-
-@dataclass
 class Report:
     """What a run did and found."""
 
@@ -164,7 +149,6 @@ class Soak:
         self.flying = 0
         self.living: dict[str, Process] = {}
         self.ending = asyncio.Event()
-        self.failed: BaseException | None = None
         self.trusts: tuple[str, ...] = ("lsp_trusts_client", "client_trusts_lsp")
         self.lsp: Process
         self.payer: Process
@@ -239,7 +223,6 @@ class Soak:
         if self.lies:
             for node in (self.lsp, self.payer):
                 powerloss.lie(self._unsynced(node.name))
-        self.lsp_id = self.lsp.status["node_id"]
 
     async def _payer_ready_soon(self) -> bool:
         # The funding may still be on its way to the mempool: another block, and another look.
@@ -365,7 +348,7 @@ class Soak:
                 await asyncio.sleep(0.2)
             except CallError as error:
                 # The LSP is down, or the channel is not usable again yet.
-                if error.code not in ("lsp_unreachable", "lsp_timeout", "inbound_capacity"):
+                if error.code not in ("lsp_unreachable", "inbound_capacity"):
                     raise
                 await asyncio.sleep(0.5)
         return None
@@ -439,7 +422,6 @@ class Soak:
             opening_fee,
             payment["status"],
             payment.get("fee_msat") or 0,
-            jit_scid=invoice.get("jit_scid"),
         )
         self.paid.append(paid)
         self.report.payments += succeeded
@@ -469,7 +451,7 @@ class Soak:
                         await wallet.call("close_channel", channel_id=channel["channel_id"])
                         asked.add(channel["channel_id"])
                     except CallError as error:
-                        if error.code not in ("not_found", "peer", "channel"):
+                        if error.code not in ("not_found", "peer"):
                             raise
             return not channels
 
@@ -669,6 +651,21 @@ class Soak:
             after = page["next"]
 
 
+def conclude(soak: Soak) -> int:
+    """Run it and print its report as JSON; 1 if it found anything."""
+    report = asyncio.run(soak.run())
+    print(json.dumps(vars(report), default=vars, indent=1, sort_keys=True))
+    return 1 if report.findings else 0
+
+
+def binary_option(parser: argparse.ArgumentParser) -> None:
+    """The node to kill, from the command line or from ``SOAK_NODE``."""
+    named = os.environ.get("SOAK_NODE")
+    parser.add_argument(
+        "--binary", type=Path, default=named, required=named is None, help="built by make soak"
+    )
+
+
 def main() -> int:
     """Run one soak and print its report as JSON; 1 if it found anything."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -677,9 +674,9 @@ def main() -> int:
     parser.add_argument("--wallets", type=int, default=4)
     parser.add_argument("--no-kills", action="store_true")
     parser.add_argument("--power", action="store_true", help="kills lose what was not synced")
-    parser.add_argument("--binary", type=Path, default=os.environ.get("SOAK_NODE"))
+    binary_option(parser)
     arguments = parser.parse_args()
-    if arguments.binary is None or not arguments.binary.exists():
+    if not arguments.binary.exists():
         parser.error("--binary: the soak-node that make soak builds")
     soak = Soak(
         arguments.binary,
@@ -689,9 +686,7 @@ def main() -> int:
         kills=not arguments.no_kills,
         power=arguments.power,
     )
-    report = asyncio.run(soak.run())
-    print(json.dumps(vars(report), default=vars, indent=1, sort_keys=True))
-    return 1 if report.findings else 0
+    return conclude(soak)
 
 
 if __name__ == "__main__":

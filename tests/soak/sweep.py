@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import os
 import sys
 import time
 from pathlib import Path
 
 from .check import Finding
-from .soak import POINTS, Soak
+from .soak import POINTS, Soak, binary_option, conclude
 
 # A restart and a reconnect are seconds; more means that something waited for its timeout.
 SLOW_S = 20.0
@@ -54,7 +51,7 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=2, help="kill at the first, second … pass")
     parser.add_argument("--power", action="store_true", help="kills lose what was not synced")
     parser.add_argument("--only", default="", help='part of "role moment"')
-    parser.add_argument("--binary", type=Path, default=os.environ.get("SOAK_NODE"))
+    binary_option(parser)
     arguments = parser.parse_args()
     sweep = Sweep(
         arguments.binary,
@@ -63,9 +60,7 @@ def main() -> int:
         power=arguments.power,
         only=arguments.only,
     )
-    report = asyncio.run(sweep.run())
-    print(json.dumps(vars(report), default=vars, indent=1, sort_keys=True))
-    return 1 if report.findings else 0
+    return conclude(sweep)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,8 @@ async fn drive(node: Arc<Node>) {
         node.pm.process_events();
         node.parts.journal.kick();
         if !delay.is_zero() && node.cm.needs_pending_htlc_processing() {
-            tokio::time::sleep(spread(&node, delay)).await;
+            // Between half and one and a half of it: irregular, as LDK asks for privacy.
+            tokio::time::sleep(node.spread(delay, 1_000)).await;
             let _gate = node.parts.journal.gate().await;
             node.cm.process_pending_htlc_forwards();
             continue;
@@ -161,13 +162,6 @@ async fn drive(node: Arc<Node>) {
             () = node.wake.notified() => {}
         }
     }
-}
-
-/// Between half and one and a half of the delay: irregular, as LDK asks for privacy.
-fn spread(node: &Node, delay: Duration) -> Duration {
-    let share = u32::try_from(node.random_u64() % 1_000).unwrap_or(0);
-    let thousandth = delay.checked_div(1_000).unwrap_or_default();
-    thousandth.saturating_mul(share.saturating_add(500))
 }
 
 /// Handles what is pending at the start.

@@ -234,13 +234,6 @@ impl Node {
         self.pm.disconnect_by_node_id(*peer);
     }
 
-    /// Between three quarters and five quarters of it.
-    fn around(&self, pause: Duration) -> Duration {
-        let share = u32::try_from(self.random_u64() % 500).unwrap_or(0);
-        let thousandth = pause.checked_div(1_000).unwrap_or_default();
-        thousandth.saturating_mul(share.saturating_add(750))
-    }
-
     /// Dials kept peers that are gone, each at its own growing interval.
     pub(crate) async fn stay_connected(self: Arc<Self>) {
         let mut presence = self.presence.subscribe();
@@ -253,7 +246,7 @@ impl Node {
                     kept.next = now;
                 } else if kept.next <= now {
                     due.push((*peer, kept.address.clone()));
-                    kept.next = now.checked_add(self.around(kept.retry)).unwrap_or(now);
+                    kept.next = now.checked_add(self.spread(kept.retry, 500)).unwrap_or(now);
                     kept.retry = kept.retry.saturating_mul(2).min(LAST_RETRY);
                 }
             }

@@ -457,6 +457,15 @@ impl Node {
         u64::from_be_bytes(bytes)
     }
 
+    /// A random pause around this one; from the shortest to the longest are so many thousandths of it, 1 to 2,000.
+    pub(crate) fn spread(&self, pause: Duration, thousandths: u32) -> Duration {
+        let share = self.random_u64().checked_rem(u64::from(thousandths));
+        let share = u32::try_from(share.unwrap_or(0)).unwrap_or(0);
+        let shortest = 1_000_u32.saturating_sub(thousandths / 2);
+        let thousandth = pause.checked_div(1_000).unwrap_or_default();
+        thousandth.saturating_mul(shortest.saturating_add(share))
+    }
+
     /// Fills up to 32 bytes with randomness.
     pub fn fill_random(&self, bytes: &mut [u8]) {
         let random = self.parts.keys.get_secure_random_bytes();

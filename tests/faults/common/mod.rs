@@ -125,6 +125,22 @@ impl World {
         self.node("wallet", buys_from(lsp, more), fault).await
     }
 
+    /// An LSP that trusts its clients, a payer with a channel of 1,000,000 sat to it, and a wallet that may buy from it.
+    pub async fn sale(
+        &self,
+        limits: Value,
+        of_lsp: Option<Fault>,
+        of_wallet: Option<Fault>,
+    ) -> [Arc<Node>; 3] {
+        let lsp = self.lsp("lsp_trusts_client", limits, of_lsp).await;
+        let payer = self.node("payer", json!({}), None).await;
+        let wallet = self.wallet(&lsp, json!({}), of_wallet).await;
+        self.fund(&[&lsp, &payer]).await;
+        self.channel(&payer, &lsp, 1_000_000).await;
+        self.in_step(&[&lsp, &payer, &wallet]).await;
+        [lsp, payer, wallet]
+    }
+
     /// Mines, and waits until these nodes have seen it.
     pub async fn mine(&self, blocks: u32, nodes: &[&Arc<Node>]) {
         let nobody = ScriptBuf::new_p2wsh(&sha256::Hash::hash(b"nobody").into());
@@ -362,9 +378,9 @@ pub async fn jit_invoice(wallet: &Node, amount_msat: Option<u64>) -> InvoiceReco
     receive(wallet, amount_msat, JitChoice::Always).await
 }
 
-/// An invoice.
-pub async fn receive(wallet: &Node, amount_msat: Option<u64>, jit: JitChoice) -> InvoiceRecord {
-    let request = ReceiveRequest {
+/// What a wallet asks for an invoice with.
+pub fn asks(amount_msat: Option<u64>, jit: JitChoice) -> ReceiveRequest {
+    ReceiveRequest {
         amount_msat,
         description: "a test".into(),
         expiry_s: 3_000,
@@ -372,8 +388,12 @@ pub async fn receive(wallet: &Node, amount_msat: Option<u64>, jit: JitChoice) ->
         jit,
         lsp: None,
         timeout_ms: 10_000,
-    };
-    wallet.receive(request).await.unwrap()
+    }
+}
+
+/// An invoice.
+pub async fn receive(wallet: &Node, amount_msat: Option<u64>, jit: JitChoice) -> InvoiceRecord {
+    wallet.receive(asks(amount_msat, jit)).await.unwrap()
 }
 
 /// Begins to pay, without a second try on another route.

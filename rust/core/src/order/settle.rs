@@ -230,18 +230,16 @@ impl Order {
         if !self.must_publish() {
             return;
         }
-        if let Some(open) = self.open.as_mut() {
-            if open.broadcast_at.is_none_or(|at| run.env.height > at) {
-                open.broadcast_at = Some(run.env.height);
-                run.emit(Effect::Broadcast { open: open.id });
-            }
+        let Some(open) = self.open.as_mut() else {
+            return;
+        };
+        if open.broadcast_at.is_none_or(|at| run.env.height > at) {
+            open.broadcast_at = Some(run.env.height);
+            run.emit(Effect::Broadcast { open: open.id });
         }
-        let funded = self.open.as_ref().and_then(|open| {
-            let txid = open.funding.as_ref()?.txid.clone();
-            Some((open.id, txid, open.fee_sat))
-        });
-        if let Some((id, txid, fee_sat)) = funded {
-            self.book_cost(id, &txid, fee_sat, run);
+        let (id, fee_sat) = (open.id, open.fee_sat);
+        if let Some(funding) = open.funding.clone() {
+            self.book_cost(id, &funding.txid, fee_sat, run);
         }
     }
 

@@ -11,7 +11,7 @@ use ldkjit_core::reason::FailCode;
 use lightning::ln::channelmanager::InterceptId;
 use lightning::util::config::UserConfig;
 
-use super::{stamp, Opening, Service, State};
+use super::{stamp, Service, State};
 use crate::convert;
 use crate::crash;
 use crate::ldk;
@@ -31,21 +31,8 @@ impl Service {
     ) -> Option<Input> {
         let [before, after] = crash::around_effect(&effect);
         crash::point(before);
-        let follows = self.carry_out(node, state, scid, client, effect);
-        crash::point(after);
-        follows
-    }
-
-    fn carry_out(
-        &self,
-        node: &Node,
-        state: &mut State,
-        scid: Scid,
-        client: &PublicKey,
-        effect: Effect,
-    ) -> Option<Input> {
         let log = &node.parts.log;
-        match effect {
+        let follows = match effect {
             Effect::Fail { part, code, reason } => {
                 log.info(
                     "lsp",
@@ -109,7 +96,9 @@ impl Service {
                 node.record(&entry);
                 None
             }
-        }
+        };
+        crash::point(after);
+        follows
     }
 }
 
@@ -198,7 +187,7 @@ fn open_channel(
         .create_channel(*client, value_sat, 0, open.0, None, Some(config))
     {
         Ok(temporary) => {
-            state.opening.insert(open, Opening { temporary });
+            state.opening.insert(open, temporary);
             stamp(node, state, open, "open_channel");
             node.wake.notify_one();
             None
@@ -301,7 +290,7 @@ fn abandon(
 ) {
     let id = channel
         .map(|c| convert::ldk_channel(&c))
-        .or_else(|| state.opening.remove(&open).map(|o| o.temporary));
+        .or_else(|| state.opening.remove(&open));
     if let Some(id) = id {
         let why = "the channel did not become ready in time".to_string();
         let _ = node

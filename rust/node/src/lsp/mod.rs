@@ -70,20 +70,14 @@ pub struct Service {
 pub(crate) struct State {
     orders: BTreeMap<Scid, Order>,
     by_client: BTreeMap<NodeId, BTreeSet<Scid>>,
-    /// Opens that LDK has not yet given a funding transaction.
-    opening: HashMap<OpenId, Opening>,
+    /// Opens without a funding transaction yet, and LDK's name for the channel until it has one.
+    opening: HashMap<OpenId, lightning::ln::types::ChannelId>,
     /// `HTLCHandlingFailed` events to expect for parts that we failed by an impossible forward.
     impossible: HashMap<ChannelId, u32>,
     /// Peers that intercepted parts came from, latest first.
     payers: VecDeque<PublicKey>,
     /// Requests under way, by peer.
     requests: HashMap<PublicKey, u32>,
-}
-
-/// An open under way.
-struct Opening {
-    /// LDK's name for the channel until it is funded.
-    temporary: lightning::ln::types::ChannelId,
 }
 
 impl State {

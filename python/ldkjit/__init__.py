@@ -7,10 +7,13 @@ from .amounts import Msat, btc, sat
 from .config import (
     Bitcoind,
     FeeTier,
+    Lending,
     Limits,
     Lsp,
     LspConfig,
     NodeConfig,
+    Patience,
+    Pool,
     TrustModel,
 )
 from .errors import (
@@ -43,12 +46,14 @@ from .errors import (
     WrongLoopError,
 )
 from .events import (
+    Alarm,
     ChannelClosed,
     ChannelPending,
     ChannelReady,
     Event,
     FundingConflict,
     JitRefused,
+    LspBrokePromise,
     OnchainReceived,
     OrderChanged,
     OrderSold,
@@ -84,6 +89,7 @@ logging.getLogger("ldkjit").addHandler(logging.NullHandler())
 
 __all__ = [
     "AddressError",
+    "Alarm",
     "AmountError",
     "Balances",
     "Bitcoind",
@@ -107,9 +113,11 @@ __all__ = [
     "JitRefused",
     "LdkJitError",
     "LedgerRow",
+    "Lending",
     "LightningBalance",
     "Limits",
     "Lsp",
+    "LspBrokePromise",
     "LspConfig",
     "LspError",
     "LspRefusedError",
@@ -127,6 +135,7 @@ __all__ = [
     "Order",
     "OrderChanged",
     "OrderSold",
+    "Patience",
     "Payment",
     "PaymentError",
     "PaymentFailed",
@@ -135,6 +144,7 @@ __all__ = [
     "PaymentSent",
     "Peer",
     "PeerError",
+    "Pool",
     "Stage",
     "Status",
     "StoreCorruptError",

@@ -236,7 +236,12 @@ class Limits(_Config):
         max_orders: Open orders in all.
         max_exposure_per_client: Exposure to one client.
         max_exposure: Exposure in all.
-        max_unclaimed_per_client: Channels of one client whose payment it then failed.
+        max_unclaimed_per_client: Channels of one client that are open and unpaid.
+        max_unconfirmed_per_client: Value of one client's channels whose funding transaction is not
+            in the chain yet.
+        max_unconfirmed: Value of all such channels.
+        max_held_per_client: HTLCs held for one client; more are failed.
+        max_held: HTLCs held in all.
         max_pending_requests: Requests of one client that wait for an answer.
         htlc_minimum: The smallest part that is forwarded.
         min_channel_sat: No channel is smaller, 20,000 to 1,000,000,000 sat.
@@ -248,6 +253,7 @@ class Limits(_Config):
         wake_ms: How long a complete payment is held for a client that is offline, ms.
         open_ms: How long an open may take, ms.
         grace_ms: How long after its offer ran out an unpaid channel is kept, ms.
+        claim_ms: How long a client may hold a payment before that counts as an unpaid channel, ms.
         charge_on_reuse: Charge the opening fee too when a channel that is paid carries the payment.
         forwarding_base_msat: The routing fee of a paid channel, base.
         forwarding_ppm: The routing fee of a paid channel, parts per million.
@@ -260,6 +266,12 @@ class Limits(_Config):
     )
     max_exposure: Msat = Field(default=sat(100_000_000), **_msat_alias("max_exposure"))
     max_unclaimed_per_client: Annotated[int, _between(1, 1_000_000, "channels")] = 3
+    max_unconfirmed_per_client: Msat = Field(
+        default=sat(10_000_000), **_msat_alias("max_unconfirmed_per_client")
+    )
+    max_unconfirmed: Msat = Field(default=sat(100_000_000), **_msat_alias("max_unconfirmed"))
+    max_held_per_client: Annotated[int, _between(1, 100_000, "HTLCs")] = 100
+    max_held: Annotated[int, _between(1, 1_000_000, "HTLCs")] = 1_000
     max_pending_requests: Annotated[int, _between(1, 1_000, "requests")] = 10
     htlc_minimum: Msat = Field(default=sat(1), **_msat_alias("htlc_minimum"))
     min_channel_sat: Annotated[int, _between(20_000, 1_000_000_000, "sat")] = 20_000
@@ -271,9 +283,68 @@ class Limits(_Config):
     wake_ms: Annotated[int, _between(0, 86_400_000, "ms")] = 120_000
     open_ms: Annotated[int, _between(1_000, 3_600_000, "ms")] = 60_000
     grace_ms: Annotated[int, _between(0, 86_400_000, "ms")] = 600_000
+    claim_ms: Annotated[int, _between(1_000, 86_400_000, "ms")] = 1_800_000
     charge_on_reuse: bool = False
     forwarding_base_msat: Annotated[int, _between(0, 1_000_000_000, "msat")] = 1_000
     forwarding_ppm: Ppm = 0
+
+
+class Lending(_Config):
+    """How far an LSP promises its coins.
+
+    Each sale reserves the coins of its channel until the channel is opened or the offer runs out; a
+    variable amount counts as the smallest payment of its tier.
+
+    Attributes:
+        overcommit_ppm: So much of the coins may be promised, parts per million; above 1,000,000
+            some promises cannot be kept if all are called in at once.
+        strangers_ppm: The share of coins and of limits that all clients without a token may have
+            together, parts per million: node ids cost nothing.
+    """
+
+    overcommit_ppm: Annotated[int, _between(0, 100_000_000, "parts per million")] = 1_000_000
+    strangers_ppm: Annotated[int, _between(0, 1_000_000, "parts per million")] = 500_000
+
+
+class Patience(_Config):
+    """How an LSP treats clients that leave channels unpaid.
+
+    A channel counts that is unpaid when its offer runs out, or closed before it paid; a failed
+    payment alone never does. Whoever has used up the trust is sold channels in which the client
+    trusts the LSP, then nothing.
+
+    Attributes:
+        unpaid_before_distrust: Unpaid channels of a client from which on it must trust the LSP.
+        unpaid_before_refusal: Unpaid channels of a client from which on it is sold nothing.
+        forgive_ms: One of them is forgiven after this time, ms; 0 forgives none.
+        strangers_before_distrust: Unpaid channels of all clients without a token, those unpaid at
+            the moment included, from which on all of them must trust the LSP.
+        strangers_forgive_ms: One of these is forgiven after this time, ms; 0 forgives none.
+    """
+
+    unpaid_before_distrust: Annotated[int, _between(0, 1_000_000, "channels")] = 2
+    unpaid_before_refusal: Annotated[int, _between(1, 1_000_000, "channels")] = 4
+    forgive_ms: Annotated[int, _between(0, 31_536_000_000, "ms")] = 604_800_000
+    strangers_before_distrust: Annotated[int, _between(0, 1_000_000, "channels")] = 20
+    strangers_forgive_ms: Annotated[int, _between(0, 31_536_000_000, "ms")] = 3_600_000
+
+
+class Pool(_Config):
+    """Coins that an LSP keeps ready, so that many channels can be opened at once.
+
+    After each block, when fewer than half of the coins are there, larger ones are split.
+
+    Attributes:
+        coins: How many; 0 keeps none.
+        coin_sat: The size of each, 10,000 to 1,000,000,000 sat.
+        max_sat_per_kw: No split while the fee rate is above this, sat per 1000 weight.
+        max_fee_sat_per_day: What splits may cost in 24 hours, sat.
+    """
+
+    coins: Annotated[int, _between(0, 10_000, "coins")] = 0
+    coin_sat: Annotated[int, _between(10_000, 1_000_000_000, "sat")] = 200_000
+    max_sat_per_kw: Annotated[int, _between(253, 1_000_000, "sat per 1000 weight")] = 2_500
+    max_fee_sat_per_day: Annotated[int, _between(0, 100_000_000, "sat")] = 20_000
 
 
 class TrustModel(str, Enum):
@@ -293,6 +364,9 @@ class LspConfig(_Config):
         token_menus: Other menus, by the token that opens them.
         trust: Who trusts whom.
         limits: What is risked at most.
+        lending: How far coins are promised.
+        patience: How many unpaid channels are borne.
+        pool: Coins kept ready.
         allow: If given, only these clients are served.
         deny: These clients are never served.
         cltv_expiry_delta: What the LSP adds to a payment's expiry, 48 to 1,008 blocks.
@@ -302,6 +376,9 @@ class LspConfig(_Config):
     token_menus: dict[str, list[FeeTier]] = Field(default_factory=dict)
     trust: TrustModel = TrustModel.LSP_TRUSTS_CLIENT
     limits: Limits = Field(default_factory=Limits)
+    lending: Lending = Field(default_factory=Lending)
+    patience: Patience = Field(default_factory=Patience)
+    pool: Pool = Field(default_factory=Pool)
     allow: list[NodeId] | None = None
     deny: list[NodeId] = Field(default_factory=list)
     cltv_expiry_delta: Annotated[int, _between(48, 1_008, "blocks")] = 144

@@ -110,6 +110,28 @@ class FundingConflict(EventBase):
     channel_id: str | None = None
 
 
+class LspBrokePromise(EventBase):
+    """An LSP closed a channel before the lifetime that it sold was over."""
+
+    type: Literal["lsp_broke_promise"] = "lsp_broke_promise"
+    lsp: str
+    channel_id: str
+    age_blocks: int
+    """Confirmations the channel had."""
+    min_lifetime_blocks: int
+    """Confirmations bought."""
+
+
+class Alarm(EventBase):
+    """Something needs looking at, or does no more: see ``docs/operations.md``."""
+
+    type: Literal["alarm"] = "alarm"
+    alarm: Literal["clock", "chain", "fees", "coins"] | str
+    on: bool
+    """False when it is over."""
+    message: str
+
+
 class OnchainReceived(EventBase):
     """A payment to an address of this wallet is in a block."""
 
@@ -138,6 +160,8 @@ _KNOWN = (
     OrderSold,
     OrderChanged,
     FundingConflict,
+    LspBrokePromise,
+    Alarm,
     OnchainReceived,
 )
 _TYPES = {str(each.model_fields["type"].default) for each in _KNOWN}
@@ -163,6 +187,8 @@ Event = Annotated[
     | Annotated[OrderSold, Tag("order_sold")]
     | Annotated[OrderChanged, Tag("order_changed")]
     | Annotated[FundingConflict, Tag("funding_conflict")]
+    | Annotated[LspBrokePromise, Tag("lsp_broke_promise")]
+    | Annotated[Alarm, Tag("alarm")]
     | Annotated[OnchainReceived, Tag("onchain_received")]
     | Annotated[UnknownEvent, Tag("unknown")],
     Discriminator(_tag),

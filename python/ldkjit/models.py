@@ -43,6 +43,8 @@ class Status(Model):
     """``host:port`` of each listener, with the port really taken."""
     alias: str = ""
     started_at: Time = Field(validation_alias="started_at_ms")
+    alarms: dict[str, str] = Field(default_factory=dict)
+    """What needs looking at now, by the name of the alarm."""
 
     @property
     def address(self) -> str:

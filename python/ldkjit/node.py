@@ -303,13 +303,24 @@ class Node:
         )
         return Channel.model_validate(told)
 
-    async def close_channel(self, channel_id: str, *, force: bool = False) -> None:
+    async def close_channel(
+        self, channel_id: str, *, force: bool = False, break_promise: str | None = None
+    ) -> None:
         """Close a channel, together with the peer, or by ``force`` alone.
+
+        Args:
+            channel_id: The channel.
+            force: Close without the peer, by publishing the last agreed state.
+            break_promise: Why a channel that was sold is closed before its ``min_lifetime`` is over
+                (LSPS2); the reason is logged and written into the ledger.
 
         Raises:
             NotFoundError: There is no such channel.
+            ConfigError: It was sold for longer, and no reason is given.
         """
-        await self._call("close_channel", channel_id=channel_id, force=force)
+        await self._call(
+            "close_channel", channel_id=channel_id, force=force, break_promise=break_promise
+        )
 
     async def channels(self) -> list[Channel]:
         """All channels that are not closed."""

@@ -12,7 +12,7 @@ use ldkjit_node::client::JitChoice;
 use ldkjit_node::lsp::Fault;
 use ldkjit_node::node::Node;
 use ldkjit_node::payments::PaymentStatus;
-use serde_json::json;
+use serde_json::{json, Value};
 
 const SIZE: u64 = 100_000_000;
 const FEE: u64 = 2_000_000;
@@ -208,6 +208,15 @@ async fn an_lsp_without_coins() {
     let [lsp, payer, wallet] = world.sale(json!({}), None, None).await;
     let before = (room(&payer, &lsp).unwrap(), room(&lsp, &payer).unwrap());
     let bought = jit_invoice(&wallet, Some(SIZE)).await;
+    let ask = |method: &'static str, params: Value| {
+        let (wallet, lsp) = (Arc::clone(&wallet), id(&lsp));
+        async move {
+            let requests = &wallet.client.requests;
+            requests.call(&wallet, lsp, method, &params, PATIENCE).await
+        }
+    };
+    let menu = ask("lsps2.get_info", json!({})).await.unwrap();
+    let offer = menu["opening_fee_params_menu"][0].clone();
 
     // Its coins leave between the sale and the payment (S-37): the payer may try again later.
     send_coins(&lsp, &payer, None).await;
@@ -223,13 +232,19 @@ async fn an_lsp_without_coins() {
     assert_eq!(room(&payer, &lsp).unwrap(), before.0);
     assert_eq!(room(&lsp, &payer).unwrap(), before.1);
 
-    // Nothing is sold that could not be served (J-32).
+    // Nothing is sold that could not be served: the menu is empty, and an offer from before is refused (J-34).
+    let menu = ask("lsps2.get_info", json!({})).await.unwrap();
+    assert_eq!(menu, json!({"opening_fee_params_menu": []}));
+    let size = SIZE.to_string();
+    let buy = json!({"opening_fee_params": offer, "payment_size_msat": size});
+    let refused = ask("lsps2.buy", buy).await.unwrap_err();
+    assert_eq!(refused.details["lsp_code"], 1, "{refused}");
     let refused = wallet
         .receive(asks(Some(SIZE), JitChoice::Always))
         .await
         .unwrap_err();
     assert_eq!(refused.code, "lsp_refused");
-    assert_eq!(refused.details["lsp_code"], 203);
+    assert!(refused.message.contains("nothing for sale"), "{refused}");
 
     // With coins again, the same order serves the same invoice.
     send_coins(&payer, &lsp, Some(1_000_000)).await;

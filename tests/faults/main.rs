@@ -18,5 +18,6 @@ mod free_rider;
 mod restarts;
 mod stock_flows;
 mod stock_handlers;
+mod trust;
 mod two_parts;
 mod variable_amount;

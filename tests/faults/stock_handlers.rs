@@ -129,7 +129,10 @@ async fn stock_client(trust: &str) {
     let lsp = world.lsp(trust, json!({}), None).await;
     let other = json!({"listen": []});
     let stock = Stock::new(&world.node("stock", other, None).await, false);
-    world.fund(&[&lsp]).await;
+    // A sale needs somebody to be paid by.
+    let payer = world.node("payer", json!({}), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, 1_000_000).await;
     stock.dial(&lsp).await;
     let client = stock.liquidity.lsps2_client_handler().unwrap();
 

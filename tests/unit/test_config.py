@@ -13,11 +13,14 @@ from ldkjit import (
     Bitcoind,
     ConfigError,
     FeeTier,
+    Lending,
     Limits,
     Lsp,
     LspConfig,
     Msat,
     NodeConfig,
+    Patience,
+    Pool,
     TrustModel,
     sat,
 )
@@ -93,6 +96,27 @@ def test_a_tier_names_what_is_wrong(values: dict[str, Any], field: str, accepted
     assert list(_fields(caught.value)) == [field]
     assert accepted in _fields(caught.value)[field]
     assert field in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("made", "values", "field", "accepted"),
+    [
+        (Lending, {"strangers_ppm": 1_000_001}, "strangers_ppm", "0 to 1_000_000"),
+        (Lending, {"overcommit_ppm": -1}, "overcommit_ppm", "0 to 100_000_000"),
+        (Patience, {"unpaid_before_refusal": 0}, "unpaid_before_refusal", "1 to 1_000_000"),
+        (Pool, {"coin_sat": 9_999}, "coin_sat", "10_000 to 1_000_000_000 sat"),
+        (Pool, {"max_sat_per_kw": 252}, "max_sat_per_kw", "253 to 1_000_000"),
+        (Limits, {"max_held": 0}, "max_held", "1 to 1_000_000 HTLCs"),
+        (Limits, {"claim_ms": 999}, "claim_ms", "1_000 to 86_400_000 ms"),
+    ],
+)
+def test_what_an_lsp_risks_has_bounds(
+    made: Any, values: dict[str, Any], field: str, accepted: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        made(**values)
+    assert list(_fields(caught.value)) == [field]
+    assert accepted in _fields(caught.value)[field]
 
 
 def test_every_problem_is_named_with_its_path() -> None:

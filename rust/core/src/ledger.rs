@@ -23,6 +23,41 @@ pub enum LedgerEntry {
         fee: Option<Msat>,
         /// Who trusts whom.
         trust: TrustModel,
+        /// Coins promised until they are locked, sat.
+        reserved_sat: u64,
+    },
+    /// A client left a channel unpaid, or held a payment too long.
+    ClientScored {
+        /// The order's scid.
+        scid: Scid,
+        /// The client.
+        client: NodeId,
+    },
+    /// A channel was closed before the lifetime sold was over, by the operator's own decision.
+    PromiseBroken {
+        /// The order's scid.
+        scid: Scid,
+        /// The client.
+        client: NodeId,
+        /// The channel.
+        channel: ChannelId,
+        /// Confirmations it had.
+        age: u32,
+        /// Confirmations sold.
+        min_lifetime: u32,
+        /// The operator's words.
+        why: String,
+    },
+    /// Our LSP closed a channel before the lifetime that it sold was over.
+    LspBrokePromise {
+        /// The LSP.
+        lsp: NodeId,
+        /// The channel.
+        channel: ChannelId,
+        /// Confirmations it had.
+        age: u32,
+        /// Confirmations bought.
+        min_lifetime: u32,
     },
     /// A channel was funded for an order.
     ChannelOpened {

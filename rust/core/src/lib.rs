@@ -1,14 +1,19 @@
 //! ldkjit-core decides. No LDK node, no tokio, no Python, no clock: every rule about money is here, pure and tested.
 
 pub mod amount;
+pub mod clock;
 pub mod fee;
+pub mod funding;
 pub mod ids;
 pub mod ledger;
+pub mod liquidity;
 pub mod lsps0;
 pub mod lsps2;
 pub mod menu;
 pub mod order;
+pub mod pool;
 pub mod reason;
 pub mod rules;
 pub mod sizing;
+pub mod standing;
 pub mod time;

@@ -6,10 +6,12 @@ use serde_json::{json, Map, Value};
 
 use crate::amount::{wire_msat, Msat};
 use crate::ids::{NodeId, Scid};
+use crate::liquidity::{Books, Stock};
 use crate::lsps0::{list_protocols_result, only_known, Request, RpcError, LIST_PROTOCOLS};
 use crate::menu::{verify_promise, FeeParams, Grant, Menu, Secret, TrustModel, MAX_PROMISE};
 use crate::reason::Reason;
-use crate::rules::{Exposure, Rules};
+use crate::rules::Rules;
+use crate::standing::{Score, Standing};
 use crate::time::Millis;
 
 /// Method name (J-06).
@@ -235,9 +237,12 @@ pub fn buy_params(offer: &Offer, size: Option<Msat>) -> Value {
 
 // ---- decisions, service side ----
 
-/// The menu for a client and its token, or why there is none (J-07, J-34).
+/// The menu for a client and its token, or why there is none (J-07, J-34). Offers whose smallest payment could not be
+/// sold at present are left out: with no coins at all the menu is empty.
 pub fn decide_get_info(
     rules: &Rules,
+    stock: &Stock,
+    books: &Books,
     request: &GetInfoRequest,
     client: &NodeId,
     secret: &Secret,
@@ -246,7 +251,16 @@ pub fn decide_get_info(
     let token = request.token.as_deref();
     rules.admit(client)?;
     // Validated rules always build; a menu that does not is ours to mend, not the client's.
-    Menu::build(rules.tiers(token)?, client, token, secret, now).map_err(|_| Reason::Internal)
+    let mut menu = Menu::build(rules.tiers(token)?, client, token, secret, now)
+        .map_err(|_| Reason::Internal)?;
+    menu.0.retain(|params| {
+        let needed = stock.needed_sat(params, None);
+        needed.is_ok_and(|sat| {
+            let promised = stock.promise(&rules.lending, books, token.is_some(), sat);
+            promised.is_ok()
+        })
+    });
+    Ok(menu)
 }
 
 /// A sale that may be made.
@@ -260,8 +274,10 @@ pub struct Sale {
     pub fee: Option<Msat>,
     /// The token under whose menu the offer was made.
     pub token: Option<String>,
-    /// What the sale adds to the exposure and to what liquidity must carry, msat.
-    pub reserve: Msat,
+    /// Who trusts whom.
+    pub trust: TrustModel,
+    /// Coins promised until the channel is opened, sat.
+    pub reserved_sat: u64,
 }
 
 /// What `decide_buy` must know of the service's present state.
@@ -273,14 +289,16 @@ pub struct Seller<'a> {
     pub secret: &'a Secret,
     /// Which token stands behind each grant that is still good: `Rules::grants`, and those a hook has given.
     pub grants: &'a BTreeMap<Grant, String>,
-    /// The exposure before this sale.
-    pub exposure: &'a Exposure,
-    /// The largest payment that coins and inbound liquidity still carry, reservations deducted, msat (J-32).
-    pub liquidity: Msat,
+    /// The burden of all orders before this sale.
+    pub books: &'a Books,
+    /// Coins and inbound liquidity.
+    pub stock: &'a Stock,
+    /// The scores of this client and of all strangers.
+    pub scores: (Score, Score),
 }
 
 /// Whether an offer may be sold to this client, refused in the fixed order of J-84: promise and expiry (201),
-/// size (202, 203), overflow (203), fee (202), policy (1), liquidity (203).
+/// size (202, 203), overflow (203), fee (202), policy and coins (1), inbound liquidity (203).
 ///
 /// A variable amount reserves the smallest payment of the offer, since nobody knows the real one; the open
 /// checks again. A hook of the operator is asked after this.
@@ -317,10 +335,24 @@ pub fn decide_buy(
             Some(fee)
         }
     };
-    let reserve = request.size.unwrap_or(params.min_payment_size_msat);
-    seller.rules.admit(client)?;
-    seller.rules.limits.check(seller.exposure, reserve)?;
-    if reserve > seller.liquidity {
+    let amount = request.size.unwrap_or(params.min_payment_size_msat);
+    let (rules, books, stock) = (seller.rules, seller.books, seller.stock);
+    rules.admit(client)?;
+    let has_token = token.is_some();
+    let (own, strangers) = seller.scores;
+    let standing = Standing {
+        client: own,
+        strangers,
+        strangers_owed: books.strangers.owed,
+        has_token,
+    };
+    let trust = rules.patience.trust(rules.trust, &standing, now)?;
+    rules
+        .limits
+        .check(&rules.lending, books, client, has_token, amount)?;
+    let reserved_sat = stock.needed_sat(params, request.size)?;
+    stock.promise(&rules.lending, books, has_token, reserved_sat)?;
+    if amount > stock.inbound {
         return Err(Reason::NoLiquidity);
     }
     Ok(Sale {
@@ -328,7 +360,8 @@ pub fn decide_buy(
         size: request.size,
         fee,
         token,
-        reserve,
+        trust,
+        reserved_sat,
     })
 }
 

@@ -82,16 +82,20 @@ reasons! {
     ExposureOfClient, Some(1), "limit for this client reached";
     /// The exposure limit of the service is reached (J-34).
     Exposure, Some(1), "limit of the service reached, try later";
-    /// This client let too many payments fail after its channel was opened (S-55).
-    ClientUnreliable, Some(1), "client has not claimed earlier payments";
+    /// This client left too many channels unpaid (S-55).
+    ClientUnreliable, Some(1), "client has not paid for earlier channels";
     /// The operator's rule said no (J-34).
     PolicyRefused, Some(1), "refused by the operator";
     /// The operator's rule gave no usable answer in time (S-13).
     PolicyFailed, Some(1), "refused: no answer from the operator's rules";
     /// The service takes no new orders at present.
     Maintenance, Some(1), "no new orders at present";
-    /// Coins or inbound liquidity do not suffice (J-32).
-    NoLiquidity, Some(203), "not enough liquidity for this payment";
+    /// All coins are in channels or promised to others (J-34).
+    CoinsPromised, Some(1), "no funds for another channel at present, try later";
+    /// Clients without a token have all that they may have together (J-34).
+    StrangersShare, Some(1), "limit for clients without a token reached, try later";
+    /// The service could not receive such a payment (J-32).
+    NoLiquidity, Some(203), "not enough inbound liquidity for this payment";
 
     // Failures of a part, a set or an order.
     /// The scid was never sold, or its order is over (S-25).
@@ -112,6 +116,8 @@ reasons! {
     SetTimeout, None, "parts missing after the time allowed";
     /// The height at which the part had to be let go has come.
     ReleaseHeight, None, "held as long as its expiry allows";
+    /// So many HTLCs are held already, for this client or in all.
+    TooManyHeld, None, "too many payments are waiting";
     /// LDK let the part go by itself.
     PartGone, None, "no longer held";
     /// The client did not connect in time (J-83).

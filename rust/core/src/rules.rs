@@ -6,13 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::Msat;
 use crate::ids::NodeId;
-use crate::menu::{sort_tiers, FeeTier, Grant, MenuError, Secret};
+use crate::liquidity::{Books, Burden, Lending};
+use crate::menu::{sort_tiers, FeeTier, Grant, MenuError, Secret, TrustModel};
 use crate::reason::Reason;
+use crate::standing::Patience;
 
 /// What the operator risks at most.
 ///
 /// Exposure is what clients could make the LSP lose or lock: the value of channels whose fee is not yet
-/// earned, and what was reserved for orders that are sold and not yet opened.
+/// earned, and the payments of orders that are sold and not yet opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -24,8 +26,12 @@ pub struct Limits {
     pub max_exposure_per_client_msat: Msat,
     /// Exposure in all, msat.
     pub max_exposure_msat: Msat,
-    /// Channels of one client that were opened and whose payment it then failed (S-55).
+    /// Channels of one client that are open and whose payment did not pay for them (S-55).
     pub max_unclaimed_per_client: u32,
+    /// Value of one client's channels whose funding transaction is not in the chain, msat.
+    pub max_unconfirmed_per_client_msat: Msat,
+    /// Value of all such channels, msat.
+    pub max_unconfirmed_msat: Msat,
 }
 
 impl Default for Limits {
@@ -36,38 +42,74 @@ impl Default for Limits {
             max_exposure_per_client_msat: Msat(10_000_000_000),
             max_exposure_msat: Msat(100_000_000_000),
             max_unclaimed_per_client: 3,
+            max_unconfirmed_per_client_msat: Msat(10_000_000_000),
+            max_unconfirmed_msat: Msat(100_000_000_000),
         }
     }
 }
 
-/// The present state that limits are held against; all counts are before the sale in question.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exposure {
-    /// Open orders of this client.
-    pub client_orders: u32,
-    /// Open orders in all.
-    pub orders: u32,
-    /// Exposure to this client, msat.
-    pub client: Msat,
-    /// Exposure in all, msat.
-    pub total: Msat,
-    /// Channels opened for this client whose payment it failed.
-    pub client_unclaimed: u32,
-}
-
 impl Limits {
     /// Whether one order more, adding `amount` msat to the exposure, stays within the limits (J-02, J-34).
-    pub fn check(&self, present: &Exposure, amount: Msat) -> Result<(), Reason> {
-        let within = |sum: Msat, limit: Msat| sum.checked_add(amount).is_some_and(|s| s <= limit);
-        if present.client_unclaimed >= self.max_unclaimed_per_client {
-            Err(Reason::ClientUnreliable)
-        } else if present.client_orders >= self.max_orders_per_client {
-            Err(Reason::TooManyOrdersOfClient)
-        } else if present.orders >= self.max_orders {
+    ///
+    /// A client without a token also stays within the strangers' share of each limit of the whole service.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub fn check(
+        &self,
+        lending: &Lending,
+        books: &Books,
+        client: &NodeId,
+        has_token: bool,
+        amount: Msat,
+    ) -> Result<(), Reason> {
+        let own = books.of(client);
+        let amount = u128::from(amount.0);
+        let within = |burden: u128, limit: Msat| {
+            let sum = burden.saturating_add(amount);
+            sum <= u128::from(limit.0)
+        };
+        let unconfirmed = |burden: &Burden| burden.unconfirmed_sat.saturating_mul(1_000);
+        if own.owed >= self.max_unclaimed_per_client {
+            return Err(Reason::ClientUnreliable);
+        }
+        if own.orders >= self.max_orders_per_client {
+            return Err(Reason::TooManyOrdersOfClient);
+        }
+        if !within(own.exposure_msat, self.max_exposure_per_client_msat)
+            || !within(unconfirmed(&own), self.max_unconfirmed_per_client_msat)
+        {
+            return Err(Reason::ExposureOfClient);
+        }
+        self.check_all(&books.total, amount, |limit| limit)?;
+        if !has_token {
+            self.check_all(&books.strangers, amount, |limit| {
+                lending.strangers_share(limit)
+            })
+            .map_err(|_| Reason::StrangersShare)?;
+        }
+        Ok(())
+    }
+
+    /// The limits of the whole service, or of a share of it.
+    fn check_all(
+        &self,
+        burden: &Burden,
+        amount: u128,
+        share: impl Fn(u128) -> u128,
+    ) -> Result<(), Reason> {
+        let within = |sum: u128, limit: u128| sum <= share(limit);
+        let orders = u128::from(burden.orders).saturating_add(1);
+        let exposure = burden.exposure_msat.saturating_add(amount);
+        let unconfirmed = burden
+            .unconfirmed_sat
+            .saturating_mul(1_000)
+            .saturating_add(amount);
+        if !within(orders, u128::from(self.max_orders)) {
             Err(Reason::TooManyOrders)
-        } else if !within(present.client, self.max_exposure_per_client_msat) {
-            Err(Reason::ExposureOfClient)
-        } else if !within(present.total, self.max_exposure_msat) {
+        } else if !within(exposure, u128::from(self.max_exposure_msat.0))
+            || !within(unconfirmed, u128::from(self.max_unconfirmed_msat.0))
+        {
             Err(Reason::Exposure)
         } else {
             Ok(())
@@ -89,6 +131,12 @@ pub struct Rules {
     pub deny: BTreeSet<NodeId>,
     /// The limits.
     pub limits: Limits,
+    /// How far coins are promised.
+    pub lending: Lending,
+    /// How many unpaid channels are borne.
+    pub patience: Patience,
+    /// Who trusts whom, as long as a client is trusted.
+    pub trust: TrustModel,
 }
 
 /// A menu of the configuration that is none.

@@ -11,10 +11,11 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{node, offer, tier, NOW, SECRET};
+use common::{books, node, offer, order, stock, tier, NOW, SECRET};
 use ldkjit_core::amount::Msat;
 use ldkjit_core::fee::opening_fee;
 use ldkjit_core::ids::Scid;
+use ldkjit_core::liquidity::{Books, Lending, Stock};
 use ldkjit_core::lsps0::{encode_result, parse_request, Request, RpcError, MAX_ID, MAX_PAYLOAD};
 use ldkjit_core::lsps2::{
     buy_params, check_buy_response, choose_tier, claim_check, decide_buy, decide_get_info,
@@ -23,7 +24,8 @@ use ldkjit_core::lsps2::{
 };
 use ldkjit_core::menu::{FeeParams, FeeTier, Grant, Menu, Secret, TrustModel, MAX_TIERS};
 use ldkjit_core::reason::Reason;
-use ldkjit_core::rules::{Exposure, Limits, Rules};
+use ldkjit_core::rules::{Limits, Rules};
+use ldkjit_core::standing::Score;
 use ldkjit_core::time::Millis;
 use proptest::prelude::*;
 use serde_json::{json, Value};
@@ -356,8 +358,9 @@ fn test_J_17_J_23_the_entry_is_returned_verbatim() {
 
 struct Shop {
     rules: Rules,
-    exposure: Exposure,
-    liquidity: Msat,
+    books: Books,
+    stock: Stock,
+    scores: (Score, Score),
     grants: BTreeMap<Grant, String>,
 }
 
@@ -371,8 +374,9 @@ impl Shop {
         let grants = rules.grants(&SECRET);
         Self {
             rules,
-            exposure: Exposure::default(),
-            liquidity: Msat(u64::MAX),
+            books: Books::default(),
+            stock: stock(u64::MAX),
+            scores: Default::default(),
             grants,
         }
     }
@@ -382,8 +386,9 @@ impl Shop {
             rules: &self.rules,
             secret: &SECRET,
             grants: &self.grants,
-            exposure: &self.exposure,
-            liquidity: self.liquidity,
+            books: &self.books,
+            stock: &self.stock,
+            scores: self.scores,
         };
         let request = BuyRequest {
             params: params.clone(),
@@ -418,7 +423,9 @@ fn a_sale_says_what_was_agreed() {
         size: Some(Msat(1_000_000)),
         fee: Some(Msat(4_000)),
         token: Some("vip".to_owned()),
-        reserve: Msat(1_000_000),
+        trust: TrustModel::LspTrustsClient,
+        // 996 sat forwarded, 660 for the anchors, and the smallest reserve there is.
+        reserved_sat: 996 + 660 + 1_000,
     };
     assert_eq!(sale, expected);
     let variable = shop.buy(&offer(None), None).unwrap();
@@ -427,8 +434,8 @@ fn a_sale_says_what_was_agreed() {
         (None, None, None)
     );
     assert_eq!(
-        variable.reserve,
-        Msat(10_000),
+        variable.reserved_sat,
+        8 + 660 + 1_000,
         "the smallest payment of the offer"
     );
 }
@@ -525,7 +532,13 @@ fn test_J_30_overflow_is_203() {
             limits: Limits {
                 max_exposure_msat: Msat(u64::MAX),
                 max_exposure_per_client_msat: Msat(u64::MAX),
+                max_unconfirmed_per_client_msat: Msat(u64::MAX),
+                max_unconfirmed_msat: Msat(u64::MAX),
                 ..Limits::default()
+            },
+            lending: Lending {
+                strangers_ppm: 1_000_000,
+                ..Lending::default()
             },
             ..Rules::default()
         },
@@ -567,9 +580,12 @@ fn test_J_31_S_08_fee_must_be_below_the_size() {
 }
 
 #[test]
-fn test_J_32_liquidity_is_203() {
-    let shop = |liquidity| Shop {
-        liquidity: Msat(liquidity),
+fn test_J_32_short_of_inbound_is_203() {
+    let shop = |inbound| Shop {
+        stock: Stock {
+            inbound: Msat(inbound),
+            ..stock(u64::MAX)
+        },
         ..Shop::new()
     };
     assert!(shop(20_000).buy(&offer(None), 20_000).is_ok());
@@ -586,14 +602,68 @@ fn test_J_32_liquidity_is_203() {
 }
 
 #[test]
+fn test_J_34_short_of_coins_is_1() {
+    // 20,000 msat: 18 sat forwarded, 1,660 for anchors and reserve.
+    let shop = |coins, token: &str| {
+        let shop = Shop {
+            stock: stock(coins),
+            ..Shop::new()
+        };
+        shop.buy(&offer(Some(token).filter(|t| !t.is_empty())), 20_000)
+    };
+    assert!(shop(1_678, "vip").is_ok());
+    assert_eq!(shop(1_677, "vip"), Err(Reason::CoinsPromised));
+    assert_eq!(code(shop(1_677, "vip")), Some(1));
+    // Without a token only half of the coins are there for it.
+    assert!(shop(3_356, "").is_ok());
+    assert_eq!(shop(3_355, ""), Err(Reason::StrangersShare));
+    assert_eq!(code(shop(3_355, "")), Some(1));
+    let too_large = Shop {
+        stock: Stock {
+            sizing: ldkjit_core::sizing::Sizing {
+                max_sat: 1_677,
+                ..stock(0).sizing
+            },
+            ..stock(u64::MAX)
+        },
+        ..Shop::new()
+    };
+    assert_eq!(
+        too_large.buy(&offer(None), 20_000),
+        Err(Reason::AboveMaximum)
+    );
+}
+
+#[test]
+fn test_S_55_the_ladder_of_trust() {
+    let shop = |unpaid| Shop {
+        scores: (Score { unpaid, since: NOW }, Score::default()),
+        ..Shop::new()
+    };
+    let trust = |unpaid| shop(unpaid).buy(&offer(None), 20_000).map(|s| s.trust);
+    assert_eq!(trust(1), Ok(TrustModel::LspTrustsClient));
+    assert_eq!(trust(2), Ok(TrustModel::ClientTrustsLsp));
+    assert_eq!(trust(3), Ok(TrustModel::ClientTrustsLsp));
+    assert_eq!(trust(4), Err(Reason::ClientUnreliable));
+    assert_eq!(code(shop(4).buy(&offer(None), 20_000)), Some(1));
+}
+
+#[test]
 fn test_J_84_precedence_of_refusals() {
     // Everything is wrong at first; each step mends the fault that was reported.
     let mut shop = Shop {
-        liquidity: Msat(0),
+        stock: Stock {
+            inbound: Msat(0),
+            ..stock(0)
+        },
         ..Shop::new()
     };
     shop.rules.deny = [node(2)].into();
-    shop.exposure.orders = u32::MAX;
+    shop.scores.0 = Score {
+        unpaid: 9,
+        since: NOW,
+    };
+    shop.books.total.orders = u32::MAX;
     let dear = FeeTier {
         min_fee_msat: Msat(50_000),
         max_payment_msat: Msat(u64::MAX),
@@ -615,10 +685,14 @@ fn test_J_84_precedence_of_refusals() {
     assert_eq!(shop.buy(&params, 20_000), Err(Reason::FeeExceedsPayment));
     assert_eq!(shop.buy(&params, 60_000), Err(Reason::ClientDenied));
     shop.rules.deny.clear();
+    assert_eq!(shop.buy(&params, 60_000), Err(Reason::ClientUnreliable));
+    shop.scores.0.unpaid = 0;
     assert_eq!(shop.buy(&params, 60_000), Err(Reason::TooManyOrders));
-    shop.exposure.orders = 0;
+    shop.books.total.orders = 0;
+    assert_eq!(shop.buy(&params, 60_000), Err(Reason::CoinsPromised));
+    shop.stock.coins_sat = u64::MAX;
     assert_eq!(shop.buy(&params, 60_000), Err(Reason::NoLiquidity));
-    shop.liquidity = Msat(60_000);
+    shop.stock.inbound = Msat(60_000);
     assert!(shop.buy(&params, 60_000).is_ok());
     assert_eq!(shop.rules.limits, Limits::default());
 }
@@ -627,7 +701,7 @@ fn test_J_84_precedence_of_refusals() {
 fn test_J_02_exposure_counts_what_is_reserved() {
     let mut shop = Shop::new();
     shop.rules.limits.max_exposure_per_client_msat = Msat(100_000);
-    shop.exposure.client = Msat(80_000);
+    shop.books = books(&[order(2, 80_000, None, 0), order(3, 90_000, None, 0)]);
     assert!(shop.buy(&offer(None), 20_000).is_ok());
     assert_eq!(
         shop.buy(&offer(None), 20_001),
@@ -643,7 +717,9 @@ fn test_S_06_get_info() {
         let request = GetInfoRequest {
             token: token.map(str::to_owned),
         };
-        decide_get_info(rules, &request, &node(2), &SECRET, NOW)
+        let coins = stock(u64::MAX);
+        let books = Books::default();
+        decide_get_info(rules, &coins, &books, &request, &node(2), &SECRET, NOW)
     };
     let menu = ask(&shop.rules, None).unwrap();
     assert_eq!(menu.0, [offer(None)]);
@@ -673,6 +749,37 @@ fn test_S_06_get_info() {
         ..Rules::default()
     };
     assert_eq!(ask(&broken, None), Err(Reason::Internal));
+}
+
+#[test]
+fn a_dry_pool_is_an_empty_menu() {
+    let dear = FeeTier {
+        min_fee_msat: Msat(3_000),
+        min_payment_msat: Msat(1_000_000),
+        ..tier()
+    };
+    let rules = Rules {
+        menu: vec![tier(), dear],
+        token_menus: [("vip".to_owned(), vec![tier(), dear])].into(),
+        ..Rules::default()
+    };
+    let offers = |coins, reserved, token: Option<&str>| {
+        let books = books(&[order(3, 1, None, reserved)]);
+        let request = GetInfoRequest {
+            token: token.map(str::to_owned),
+        };
+        let stock = stock(coins);
+        let menu = decide_get_info(&rules, &stock, &books, &request, &node(2), &SECRET, NOW);
+        menu.unwrap().0.len()
+    };
+    // The smallest payments: 8 and 996 sat forwarded (4 and 3 sat fee), 1,660 beside.
+    assert_eq!(offers(2_656, 0, Some("vip")), 2);
+    assert_eq!(offers(2_655, 0, Some("vip")), 1);
+    assert_eq!(offers(1_668, 0, Some("vip")), 1);
+    assert_eq!(offers(1_667, 0, Some("vip")), 0);
+    assert_eq!(offers(1_668, 1, Some("vip")), 0, "promised to somebody");
+    assert_eq!(offers(3_336, 0, None), 1);
+    assert_eq!(offers(3_335, 0, None), 0, "half of it is not for strangers");
 }
 
 #[test]

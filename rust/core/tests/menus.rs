@@ -16,7 +16,7 @@ use ldkjit_core::menu::{
     TrustModel, MAX_PROMISE, MAX_TIERS,
 };
 use ldkjit_core::reason::Reason;
-use ldkjit_core::rules::{Exposure, Limits, Rules, RulesError};
+use ldkjit_core::rules::{Limits, Rules, RulesError};
 use ldkjit_core::time::Millis;
 use proptest::prelude::*;
 use serde_json::{json, Value};
@@ -294,76 +294,6 @@ fn test_J_34_allow_and_deny() {
     assert_eq!(rules.admit(&node(1)), Err(Reason::ClientDenied));
     rules.allow = None;
     assert_eq!(rules.admit(&node(2)), Err(Reason::ClientDenied));
-}
-
-#[test]
-fn test_S_10_every_limit_has_its_reason() {
-    let limits = Limits {
-        max_orders_per_client: 10,
-        max_orders: 1_000,
-        max_exposure_per_client_msat: Msat(500),
-        max_exposure_msat: Msat(5_000),
-        max_unclaimed_per_client: 3,
-    };
-    let edge = Exposure {
-        client_orders: 9,
-        orders: 999,
-        client: Msat(400),
-        total: Msat(4_900),
-        client_unclaimed: 2,
-    };
-    let amount = Msat(100);
-    assert_eq!(
-        limits.check(&edge, amount),
-        Ok(()),
-        "each limit met exactly"
-    );
-    let refused = |present: Exposure| limits.check(&present, amount).unwrap_err();
-    assert_eq!(
-        refused(Exposure {
-            client_orders: 10,
-            ..edge
-        }),
-        Reason::TooManyOrdersOfClient
-    );
-    assert_eq!(
-        refused(Exposure {
-            orders: 1_000,
-            ..edge
-        }),
-        Reason::TooManyOrders
-    );
-    assert_eq!(
-        refused(Exposure {
-            client: Msat(401),
-            ..edge
-        }),
-        Reason::ExposureOfClient
-    );
-    assert_eq!(
-        refused(Exposure {
-            total: Msat(4_901),
-            ..edge
-        }),
-        Reason::Exposure
-    );
-    assert_eq!(
-        refused(Exposure {
-            client: Msat(u64::MAX),
-            ..edge
-        }),
-        Reason::ExposureOfClient
-    );
-    assert_eq!(
-        refused(Exposure {
-            client_unclaimed: 3,
-            ..edge
-        }),
-        Reason::ClientUnreliable,
-        "S-55"
-    );
-    let none = Exposure::default();
-    assert_eq!(Limits::default().check(&none, Msat(10_000_000_000)), Ok(()));
 }
 
 #[test]

@@ -37,7 +37,13 @@ struct T {
     connected: bool,
     channels: Vec<ChannelView>,
     limits: OrderLimits,
+    held: u32,
+    held_in_all: u32,
     ledger: Vec<LedgerEntry>,
+    opened: BTreeSet<OpenId>,
+    /// Coins locked and given back before an open began.
+    ahead: Vec<Effect>,
+    scored: u32,
 }
 
 impl T {
@@ -53,7 +59,12 @@ impl T {
             connected: true,
             channels: vec![],
             limits: limits(),
+            held: 0,
+            held_in_all: 0,
             ledger: vec![],
+            opened: BTreeSet::new(),
+            ahead: vec![],
+            scored: 0,
         }
     }
 
@@ -84,6 +95,8 @@ impl T {
                 connected: self.connected,
                 channels: &self.channels,
                 limits: &self.limits,
+                held_for_client: self.held,
+                held: self.held_in_all,
             },
         )
     }
@@ -94,7 +107,15 @@ impl T {
         for effect in effects {
             match effect {
                 Effect::Record(entry) => self.ledger.push(entry),
-                other => rest.push(other),
+                Effect::Score => self.scored += 1,
+                Effect::Lock { .. } => self.ahead.push(effect),
+                Effect::Unlock { open } if !self.opened.contains(&open) => self.ahead.push(effect),
+                other => {
+                    if let Effect::Open { open, .. } = &other {
+                        self.opened.insert(*open);
+                    }
+                    rest.push(other);
+                }
             }
         }
         rest
@@ -345,7 +366,8 @@ fn test_S_15_one_part_opens_and_is_forwarded_with_the_fee() {
             client,
             size: Some(Msat(SIZE)),
             fee: Some(Msat(FEE)),
-            trust: LspTrustsClient
+            trust: LspTrustsClient,
+            reserved_sat: 30_000,
         }
     );
 }
@@ -786,7 +808,7 @@ fn test_S_35_client_is_woken_and_paid_when_it_comes() {
     assert_eq!(t.part(1, SIZE), vec![Effect::Wake]);
     assert_eq!(t.state(), State::Waking);
     assert_eq!(t.after(30_000), vec![]);
-    assert_eq!(t.order.coins(), None);
+    assert_eq!(t.order.coins(), Some(open_id(1)));
     assert!(is_open(&t.connect()));
     assert_eq!(t.opened(1), vec![forward(1, 1, SIZE - FEE, FEE)]);
 
@@ -876,7 +898,7 @@ fn test_S_38_policy_is_asked_and_answers() {
         value_sat: 20_000,
     };
     assert_eq!(t.part(1, SIZE), vec![ask(1)]);
-    assert_eq!(t.order.coins(), None);
+    assert_eq!(t.order.coins(), Some(open_id(1)));
     let granted = Input::PolicyAnswered {
         open: open_id(1),
         answer: Ok(ChannelTerms { value_sat: 50_000 }),
@@ -1974,4 +1996,222 @@ fn test_S_70_a_payment_on_its_way_over_another_channel_is_being_forwarded() {
     t.channels.push(view(9, SIZE));
     t.part(1, SIZE);
     assert_eq!(t.state(), State::Forwarding);
+}
+
+// Coins locked ahead.
+
+fn lock(attempt: u32, value_sat: u64) -> Effect {
+    Effect::Lock {
+        open: open_id(attempt),
+        value_sat,
+    }
+}
+
+#[test]
+fn coins_are_locked_at_the_first_part_and_used_by_the_open() {
+    let mut t = T::fixed();
+    t.part(1, SIZE / 2);
+    assert_eq!(t.ahead, vec![lock(1, 20_000)]);
+    assert_eq!(t.order.coins(), Some(open_id(1)));
+    assert_eq!(t.order.burden().reserved_sat, 0);
+    let effects = t.part(2, SIZE / 2);
+    assert_eq!(effects, vec![t.open(1, 20_000)]);
+    assert_eq!(t.ahead.len(), 1, "the open has them now");
+    assert_eq!(t.order.ahead, None);
+    assert_eq!(t.order.coins(), Some(open_id(1)));
+
+    // A complete payment of one part needs no lock of its own.
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    assert_eq!(t.ahead, vec![]);
+}
+
+#[test]
+fn coins_are_given_back_with_the_last_part() {
+    let mut t = T::fixed();
+    t.part(1, SIZE / 2);
+    assert_eq!(t.after(89_999), vec![]);
+    assert_eq!(t.ahead.len(), 1);
+    t.after(1);
+    assert_eq!(t.ahead, vec![lock(1, 20_000), unlock(1)]);
+    assert_eq!(t.order.coins(), None);
+    assert_eq!(t.order.burden().reserved_sat, 30_000, "promised again");
+
+    let mut t = T::fixed();
+    t.part(1, SIZE / 2);
+    t.give(Input::PartGone { id: part_id(1) });
+    assert_eq!(t.ahead, vec![lock(1, 20_000), unlock(1)]);
+}
+
+#[test]
+fn no_coins_fail_the_first_part_at_once() {
+    let mut t = T::fixed();
+    t.part(1, SIZE / 2);
+    let open = open_id(1);
+    assert_eq!(
+        t.give(Input::NotLocked { open }),
+        vec![fail(1, TemporaryChannelFailure, Reason::NoCoins)]
+    );
+    assert_eq!(t.order.coins(), None);
+    assert_eq!(t.order.failures, 0);
+    assert_eq!(t.ahead.len(), 1, "nothing to give back");
+    t.give(Input::PartGone { id: part_id(1) });
+    assert_eq!(t.state(), State::Sold);
+
+    // While the operator's rule is asked.
+    let mut t = T::fixed().with(|l| l.ask_policy = true);
+    t.part(1, SIZE);
+    assert_eq!(t.ahead, vec![lock(1, 20_000)]);
+    assert_eq!(
+        t.give(Input::NotLocked { open }),
+        vec![fail(1, TemporaryChannelFailure, Reason::NoCoins)]
+    );
+    assert_eq!((t.order.coins(), t.ahead.len()), (None, 1));
+}
+
+#[test]
+fn coins_wait_with_the_payment_for_a_sleeping_client() {
+    for size in [Some(SIZE), None] {
+        let mut t = T::new(size, LspTrustsClient).offline();
+        t.part(1, SIZE);
+        assert_eq!(t.ahead, vec![lock(1, 20_000)]);
+        t.after(60_000);
+        assert_eq!(t.ahead, vec![lock(1, 20_000), unlock(1)]);
+    }
+    let mut t = T::fixed().offline();
+    t.part(1, SIZE);
+    assert!(is_open(&t.connect()));
+    assert_eq!(t.ahead.len(), 1);
+}
+
+#[test]
+fn no_coins_are_locked_where_none_are_needed() {
+    // A channel that is there carries it.
+    let mut t = T::fixed();
+    t.channels.push(view(9, 2_000_000));
+    t.part(1, SIZE / 2);
+    assert_eq!(t.ahead, vec![]);
+    // It comes while parts are collected.
+    let mut t = T::fixed();
+    t.part(1, SIZE / 2);
+    t.channels.push(view(9, 2_000_000));
+    t.tick();
+    assert_eq!(t.ahead, vec![lock(1, 20_000), unlock(1)]);
+    // Nothing is opened at or after `valid_until`.
+    let mut t = T::fixed().offline();
+    t.now = VALID_UNTIL - 1;
+    t.part(1, SIZE / 2);
+    assert_eq!(t.ahead.len(), 1);
+    t.at(VALID_UNTIL);
+    assert_eq!(t.ahead, vec![lock(1, 20_000), unlock(1)]);
+}
+
+#[test]
+fn a_restart_locks_again_what_was_locked_ahead() {
+    let mut t = T::fixed();
+    t.part(1, SIZE / 2);
+    t.ahead.clear();
+    t.resume(&[1]);
+    assert_eq!(t.ahead, vec![lock(1, 20_000)]);
+    t.ahead.clear();
+    t.resume(&[]);
+    assert_eq!(t.ahead, vec![lock(1, 20_000), unlock(1)]);
+}
+
+// Trust.
+
+#[test]
+fn test_S_55_an_unpaid_channel_counts_once_and_only_when_its_offer_ends() {
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    t.opened(1);
+    t.failed(1);
+    assert_eq!(t.state(), State::Owed);
+    assert_eq!(t.order.burden().owed, 1);
+    t.at(VALID_UNTIL - 1);
+    assert_eq!(t.scored, 0, "a failed payment alone says nothing");
+    t.at(VALID_UNTIL);
+    assert_eq!(t.scored, 1);
+    t.at(VALID_UNTIL + 600_000);
+    t.closed(1);
+    assert_eq!(t.scored, 1);
+    let rows = t
+        .ledger
+        .iter()
+        .filter(|e| matches!(e, LedgerEntry::ClientScored { .. }));
+    assert_eq!(rows.count(), 1);
+}
+
+#[test]
+fn test_S_55_a_client_that_closes_before_it_pays_counts() {
+    for trust in [LspTrustsClient, ClientTrustsLsp] {
+        let mut t = T::new(Some(SIZE), trust);
+        t.part(1, SIZE);
+        t.opened(1);
+        t.failed(1);
+        t.closed(1);
+        assert_eq!(t.scored, 1);
+    }
+    // Published, and closed before it was ready.
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    t.pending(1);
+    t.closed(1);
+    assert_eq!(t.scored, 0, "it may be opened once more");
+    t.at(VALID_UNTIL);
+    assert_eq!(t.scored, 1);
+}
+
+#[test]
+fn test_S_55_what_cost_nothing_does_not_count() {
+    // No payment ever came, the client refused the channel, or was away.
+    let mut t = T::fixed();
+    t.at(VALID_UNTIL);
+    assert_eq!((t.state(), t.scored), (State::Expired, 0));
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    let why = OpenFailure::ClientError;
+    let open = open_id(1);
+    t.give(Input::OpenFailed { open, why });
+    t.at(VALID_UNTIL);
+    assert_eq!((t.state(), t.scored), (State::Expired, 0));
+    // One that paid never counts.
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    t.opened(1);
+    t.claim(1);
+    t.at(VALID_UNTIL);
+    t.closed(1);
+    assert_eq!(t.scored, 0);
+}
+
+#[test]
+fn test_S_55_a_payment_held_by_the_client_counts_at_its_time() {
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    t.opened(1);
+    t.after(899_999);
+    assert_eq!(t.scored, 0);
+    t.after(1);
+    assert_eq!(t.scored, 1);
+    assert_eq!(t.claim(1), vec![enable(1)], "it is taken all the same");
+}
+
+// Held HTLCs.
+
+#[test]
+fn a_part_above_the_number_held_is_refused_and_the_order_untouched() {
+    let refusal = |t: &mut T| t.part(1, SIZE);
+    let refused = vec![fail(1, TemporaryChannelFailure, Reason::TooManyHeld)];
+    let mut t = T::fixed();
+    t.held = 100;
+    assert_eq!(refusal(&mut t), refused);
+    assert_eq!(t.state(), State::Sold);
+    let mut t = T::fixed();
+    t.held_in_all = 1_000;
+    assert_eq!(refusal(&mut t), refused);
+    let mut t = T::fixed();
+    (t.held, t.held_in_all) = (99, 999);
+    assert!(is_open(&t.part(1, SIZE)));
+    assert_eq!(t.order.burden().held, 1);
 }

@@ -16,6 +16,7 @@ use ldkjit_core::amount::Msat;
 use ldkjit_core::fee::opening_fee;
 use ldkjit_core::ids::{ChannelId, OpenId, PartId, PaymentHash};
 use ldkjit_core::ledger::LedgerEntry;
+use ldkjit_core::liquidity::Books;
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{
     ChannelTerms, ChannelView, Effect, Env, Input, OpenFailure, Order, OrderLimits, Part,
@@ -47,6 +48,8 @@ enum Act {
     LetGo(u8),
     /// LDK will refuse the next forward.
     Refuse,
+    /// The coins of the wallet come to an end, or come back.
+    Coins,
     /// The client closes the order's channel.
     Close,
     CloseOther,
@@ -128,6 +131,10 @@ struct World {
     parts: u8,
     refuse: bool,
     lose: bool,
+    /// The wallet has no coins.
+    dry: bool,
+    scored: bool,
+    books: Books,
     /// Work of the current restart: effects of `resume` may repeat earlier ones.
     resuming: bool,
     stats: Stats,
@@ -139,12 +146,16 @@ struct Stats {
     owed: bool,
     waking: bool,
     opened: u32,
+    ahead: u32,
     forwarded: u32,
 }
 
 impl World {
     fn new(order: Order, limits: OrderLimits) -> Self {
+        let mut books = Books::default();
+        books.add(&order);
         World {
+            books,
             order,
             limits,
             now: SOLD_AT,
@@ -173,6 +184,8 @@ impl World {
             parts: 0,
             refuse: false,
             lose: false,
+            dry: false,
+            scored: false,
             resuming: false,
             stats: Stats::default(),
         }
@@ -206,6 +219,8 @@ impl World {
             connected: self.connected,
             channels: &channels,
             limits: &self.limits,
+            held_for_client: 0,
+            held: 0,
         })
     }
 
@@ -223,7 +238,10 @@ impl World {
         }
         if !matches!(
             input,
-            Input::PartHeld { .. } | Input::FundingConfirmed { .. } | Input::FundingReorged
+            Input::PartHeld { .. }
+                | Input::NotLocked { .. }
+                | Input::FundingConfirmed { .. }
+                | Input::FundingReorged
         ) {
             self.past.push(input.clone());
         }
@@ -237,6 +255,8 @@ impl World {
         let json = serde_json::to_string(&order).unwrap();
         assert_eq!(serde_json::from_str::<Order>(&json).unwrap(), order);
         self.check_release(&order, &effects);
+        self.books.remove(&self.order);
+        self.books.add(&order);
         self.order = order;
         match self.order.state {
             State::Paid => self.stats.paid = true,
@@ -254,6 +274,7 @@ impl World {
             for effect in &effects {
                 if let Effect::Open { open, .. } = effect {
                     self.lost_opens.insert(*open);
+                    self.unlocked.remove(open);
                 }
             }
             self.restart();
@@ -336,8 +357,28 @@ impl World {
                 assert!(declared >= needed, "opened for an incomplete set");
                 assert!(value_sat * 1_000 > needed - needed.min(self.order.fee.unwrap().0));
                 self.stats.opened += 1;
-                self.locked.insert(open);
+                self.unlocked.remove(&open);
+                self.stats.ahead += u32::from(!self.locked.insert(open));
                 self.requested.insert(open, value_sat);
+            }
+            Effect::Lock { open, value_sat } => {
+                assert!(value_sat > 0);
+                let others = self.locked.iter().filter(|id| **id != open);
+                let spent = |id: &OpenId| self.channels.values().any(|c| c.open == Some(*id));
+                assert!(others.copied().all(|id| spent(&id)), "locked twice");
+                assert!(!self.opened.contains(&open), "locked after the open");
+                self.unlocked.remove(&open);
+                if self.dry && !self.locked.contains(&open) {
+                    answers.push(Input::NotLocked { open });
+                } else {
+                    let new = self.locked.insert(open);
+                    assert!(new || self.resuming, "locked again");
+                }
+            }
+            Effect::Score => {
+                assert!(!self.order.paid);
+                assert!(!self.channels.is_empty() || !self.spent.is_empty());
+                assert!(!std::mem::replace(&mut self.scored, true), "scored twice");
             }
             Effect::AbandonOpen { open, channel } => {
                 assert!(self.abandoned.insert(open), "abandoned twice");
@@ -356,12 +397,9 @@ impl World {
                 }
             }
             Effect::Unlock { open } => {
-                if !self.lost_opens.contains(&open) {
-                    assert!(
-                        self.locked.remove(&open) || self.resuming,
-                        "unlocked what is not locked"
-                    );
-                }
+                let was_locked = self.locked.remove(&open);
+                let lost = self.lost_opens.contains(&open);
+                assert!(was_locked || lost || self.resuming, "not locked");
                 assert!(self.unlocked.insert(open), "unlocked twice");
                 let ctl_spent = self.ctl() && self.spent.contains(&open);
                 assert!(!ctl_spent, "unlocked spent coins");
@@ -509,6 +547,15 @@ impl World {
             assert!(self.skim_claimed + in_flight <= fee.0, "too much taken");
         }
         assert!(self.order.earned.0 <= self.skim_claimed);
+        let mut books = Books::default();
+        books.add(&self.order);
+        assert_eq!(books, self.books, "the books are what the orders weigh");
+        let burden = books.total;
+        let at_work = self.order.coins().is_some();
+        assert!(
+            burden.reserved_sat == 0 || !at_work,
+            "promised and locked at once"
+        );
         let earned: u64 = self
             .ledger
             .iter()
@@ -685,9 +732,11 @@ impl World {
                 self.give(input);
                 if *over > 0 && !crashes {
                     assert!(!self.held.contains_key(&id));
-                    // Nothing else came of it than of a tick.
-                    assert_eq!(tick.0.paying, self.order.paying);
-                    assert_eq!(tick.0.open, self.order.open);
+                    // Nothing else came of it than of a tick (which may find that there are no coins).
+                    if !self.dry {
+                        assert_eq!(tick.0.paying, self.order.paying);
+                        assert_eq!(tick.0.open, self.order.open);
+                    }
                 }
             }
             Act::Connect => {
@@ -744,6 +793,7 @@ impl World {
                 }
             }
             Act::Refuse => self.refuse = true,
+            Act::Coins => self.dry = !self.dry,
             Act::Close => {
                 let own = self
                     .channels
@@ -976,6 +1026,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => any::<u8>().prop_map(Act::FailPart),
         1 => any::<u8>().prop_map(Act::LetGo),
         1 => Just(Act::Refuse),
+        1 => Just(Act::Coins),
         1 => Just(Act::Close),
         1 => Just(Act::CloseOther),
         40 => Just(Act::Deliver),
@@ -1069,7 +1120,7 @@ fn histories_reach_every_state() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
-    let (mut paid, mut owed, mut waking, mut opened, mut forwarded) = (0, 0, 0, 0, 0);
+    let (mut paid, mut owed, mut waking, mut opened, mut ahead, mut forwarded) = (0, 0, 0, 0, 0, 0);
     for _ in 0..500 {
         let (world, acts) = (world(), prop::collection::vec(act(), 80))
             .new_tree(&mut runner)
@@ -1080,8 +1131,9 @@ fn histories_reach_every_state() {
         owed += u32::from(stats.owed);
         waking += u32::from(stats.waking);
         opened += u32::from(stats.opened > 1);
+        ahead += u32::from(stats.ahead > 0);
         forwarded += u32::from(stats.forwarded > 1);
     }
-    let reached = [paid, owed, waking, opened, forwarded];
+    let reached = [paid, owed, waking, opened, ahead, forwarded];
     assert!(reached.iter().all(|n| *n > 20), "{reached:?}");
 }

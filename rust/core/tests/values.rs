@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use ldkjit_core::amount::{wire_msat, Msat};
+use ldkjit_core::clock::{against_blocks, against_itself, Skew};
 use ldkjit_core::ids::{ChannelId, NodeId, OpenId, Outpoint, PartId, PaymentHash, Scid};
 use ldkjit_core::time::{format_datetime, parse_datetime, wire_datetime, Millis};
 use proptest::prelude::*;
@@ -298,4 +299,46 @@ proptest! {
             prop_assert_eq!(parse_datetime(&format_datetime(at)), Some(at));
         }
     }
+}
+
+#[test]
+fn a_clock_behind_the_blocks_is_noticed() {
+    let now = Millis(1_800_000_000_000);
+    let at = |offset: i64| u32::try_from(1_800_000_000_i64 + offset).unwrap();
+    assert_eq!(against_blocks(now, &[]), None);
+    // One block may be two hours ahead and no more.
+    assert_eq!(against_blocks(now, &[at(7_200)]), None);
+    assert_eq!(
+        against_blocks(now, &[at(7_201)]),
+        Some(Skew::Behind(7_201_000))
+    );
+    // The sixth of eleven may be ten minutes ahead and no more.
+    let eleven = |middle| {
+        let mut times = vec![at(-9_000); 5];
+        times.push(at(middle));
+        times.extend([at(7_000); 5]);
+        times.reverse();
+        times
+    };
+    assert_eq!(against_blocks(now, &eleven(600)), None);
+    assert_eq!(
+        against_blocks(now, &eleven(601)),
+        Some(Skew::Behind(601_000))
+    );
+    assert_eq!(against_blocks(now, &eleven(601)[..10]), None);
+    let mut older = eleven(601);
+    older.extend([at(-60); 11]);
+    assert_eq!(against_blocks(now, &older), None, "the latest count");
+    // A clock that is ahead cannot be told from blocks that are late.
+    assert_eq!(against_blocks(now, &[at(-900_000)]), None);
+}
+
+#[test]
+fn a_clock_that_is_set_is_noticed() {
+    let look = |now: u64, elapsed| against_itself(Millis(100_000), Millis(now), elapsed);
+    assert_eq!(look(101_000, 1_000), None);
+    assert_eq!(look(110_999, 1_000), None);
+    assert_eq!(look(111_000, 1_000), Some(Skew::Forward(10_000)));
+    assert_eq!(look(91_001, 1_000), None);
+    assert_eq!(look(91_000, 1_000), Some(Skew::Back(10_000)));
 }

@@ -89,6 +89,8 @@ struct Close {
     channel_id: ChannelId,
     #[serde(default)]
     force: bool,
+    #[serde(default)]
+    break_promise: Option<String>,
 }
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -242,7 +244,8 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
         }
         "close_channel" => {
             let p: Close = read(params)?;
-            node.close_channel(&p.channel_id, p.force).await?;
+            node.close_channel(&p.channel_id, p.force, p.break_promise.as_deref())
+                .await?;
             Ok(json!({}))
         }
         "channels" => read(params).and_then(|Nothing {}| show(node.channels())),

@@ -274,14 +274,20 @@ impl Node {
         }
     }
 
-    /// Closes a channel: with the peer's agreement, or by force.
+    /// Closes a channel: with the peer's agreement, or by force. A lifetime that was sold is only broken with a reason,
+    /// which the ledger keeps.
     ///
     /// # Errors
     /// `not_found`, `peer`, `config` while its lifetime is still owed (J-11).
-    pub async fn close_channel(&self, id: &ChannelId, force: bool) -> Result<(), NodeError> {
+    pub async fn close_channel(
+        &self,
+        id: &ChannelId,
+        force: bool,
+        break_promise: Option<&str>,
+    ) -> Result<(), NodeError> {
         let channel = self.find_channel(id)?;
         if let Some(lsp) = &self.lsp {
-            lsp.may_close(self, &channel)?;
+            lsp.may_close(self, &channel, break_promise)?;
         }
         let peer = channel.counterparty.node_id;
         if force {

@@ -7,12 +7,18 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::Network;
 use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::NodeId;
+use ldkjit_core::liquidity::Lending;
 use ldkjit_core::menu::{FeeTier, TrustModel};
+use ldkjit_core::pool::Pool;
 use ldkjit_core::rules::{Limits, Rules};
+use ldkjit_core::standing::Patience;
 use serde::Deserialize;
 
 use crate::chain::bitcoind::BitcoindConfig;
 use crate::error::NodeError;
+
+/// Smaller coins of the pool would cost more than they are good for, sat.
+const MIN_POOL_COIN_SAT: u64 = 10_000;
 
 /// Where the store lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -67,6 +73,12 @@ pub struct ServiceLimits {
     pub open_ms: u64,
     /// How long after `valid_until` an unpaid channel is kept, ms.
     pub grace_ms: u64,
+    /// How long a client may hold a payment before that counts as an unpaid channel, ms.
+    pub claim_ms: u64,
+    /// HTLCs held for one client; more are failed.
+    pub max_held_per_client: u32,
+    /// HTLCs held in all.
+    pub max_held: u32,
     /// The smallest HTLC forwarded, msat.
     pub htlc_minimum_msat: u64,
     /// Opens tried for one order.
@@ -93,8 +105,12 @@ pub struct ServiceLimits {
     pub max_exposure_per_client_msat: u64,
     /// Sold and not yet paid for, in all, msat.
     pub max_exposure_msat: u64,
-    /// Channels opened for one client whose payment it then failed; more are not sold.
+    /// Channels of one client that are open and unpaid; more are not sold.
     pub max_unclaimed_per_client: u32,
+    /// Value of one client's channels whose funding is not in the chain, msat.
+    pub max_unconfirmed_per_client_msat: u64,
+    /// Value of all such channels, msat.
+    pub max_unconfirmed_msat: u64,
     /// Requests of one peer that wait for an answer; more are refused with code 1.
     pub max_pending_requests: u32,
 }
@@ -106,6 +122,9 @@ impl Default for ServiceLimits {
             wake_ms: 120_000,
             open_ms: 60_000,
             grace_ms: 600_000,
+            claim_ms: 1_800_000,
+            max_held_per_client: 100,
+            max_held: 1_000,
             htlc_minimum_msat: 1_000,
             max_opens: 3,
             charge_on_reuse: false,
@@ -120,6 +139,8 @@ impl Default for ServiceLimits {
             max_exposure_per_client_msat: 10_000_000_000,
             max_exposure_msat: 100_000_000_000,
             max_unclaimed_per_client: 3,
+            max_unconfirmed_per_client_msat: 10_000_000_000,
+            max_unconfirmed_msat: 100_000_000_000,
             max_pending_requests: 10,
         }
     }
@@ -147,6 +168,15 @@ pub struct LspConfig {
     /// Limits and times.
     #[serde(default)]
     pub limits: ServiceLimits,
+    /// How far coins are promised.
+    #[serde(default)]
+    pub lending: Lending,
+    /// How many unpaid channels are borne.
+    #[serde(default)]
+    pub patience: Patience,
+    /// Coins kept ready for channels.
+    #[serde(default)]
+    pub pool: Pool,
     /// `lsp_cltv_expiry_delta`, blocks; at least 48.
     #[serde(default = "default_cltv_delta")]
     pub cltv_expiry_delta: u16,
@@ -266,7 +296,12 @@ impl LspConfig {
                 max_exposure_per_client_msat: Msat(self.limits.max_exposure_per_client_msat),
                 max_exposure_msat: Msat(self.limits.max_exposure_msat),
                 max_unclaimed_per_client: self.limits.max_unclaimed_per_client,
+                max_unconfirmed_per_client_msat: Msat(self.limits.max_unconfirmed_per_client_msat),
+                max_unconfirmed_msat: Msat(self.limits.max_unconfirmed_msat),
             },
+            lending: self.lending,
+            patience: self.patience,
+            trust: self.trust,
         }
     }
 }
@@ -315,6 +350,11 @@ impl Config {
                 return Err(NodeError::config(
                     "lsp.limits.collect_ms: at least 90000 (J-48)",
                 ));
+            }
+            if lsp.pool.coins > 0 && lsp.pool.coin_sat < MIN_POOL_COIN_SAT {
+                return Err(NodeError::config(format!(
+                    "lsp.pool.coin_sat: at least {MIN_POOL_COIN_SAT}"
+                )));
             }
             lsp.rules()
                 .validate()

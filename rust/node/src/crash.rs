@@ -36,6 +36,7 @@ pub fn around_event(event: &Event) -> [&'static str; 2] {
 pub fn around_effect(effect: &Effect) -> [&'static str; 2] {
     match effect {
         Effect::Fail { .. } => ["fail:before", "fail:after"],
+        Effect::Lock { .. } => ["lock:before", "lock:after"],
         Effect::Open { .. } => ["open:before", "open:after"],
         Effect::AbandonOpen { .. } => ["abandon:before", "abandon:after"],
         Effect::Unlock { .. } => ["unlock:before", "unlock:after"],
@@ -43,7 +44,7 @@ pub fn around_effect(effect: &Effect) -> [&'static str; 2] {
         Effect::Broadcast { .. } => ["release:before", "release:after"],
         Effect::EnableForwarding { .. } => ["enable:before", "enable:after"],
         Effect::Close { .. } => ["close:before", "close:after"],
-        Effect::Wake | Effect::AskPolicy { .. } | Effect::Record(_) => {
+        Effect::Wake | Effect::AskPolicy { .. } | Effect::Score | Effect::Record(_) => {
             ["other_effect:before", "other_effect:after"]
         }
     }

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bitcoin::block::Header;
 use bitcoin::{Block, BlockHash, Network};
@@ -13,8 +13,11 @@ use lightning_block_sync::init::synchronize_listeners;
 use lightning_block_sync::poll::{ChainPoller, ChainTip, ValidatedBlockHeader};
 use lightning_block_sync::{SpvClient, UnboundedCache};
 
+use ldkjit_core::clock::{self, Skew};
 use ldkjit_core::lsps0::{side_of, Side};
+use ldkjit_core::time::Millis;
 
+use crate::alarms::Alarm;
 use crate::chain::bitcoind::Bitcoind;
 use crate::client::watch;
 use crate::config::ChainConfig;
@@ -23,6 +26,7 @@ use crate::error::NodeError;
 use crate::events::NodeEvent;
 use crate::handler;
 use crate::ldk::{self, ChainMonitor, ChannelManager, Monitor, Parts, Sweeper};
+use crate::log::now_ms;
 use crate::lsp::Service;
 use crate::lsps::{Inbox, Incoming};
 use crate::node::{Node, Tip};
@@ -191,8 +195,8 @@ async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
     });
     let mut cache = UnboundedCache::new();
     let poller = ChainPoller::new(node.chain.clone(), node.config.network);
+    let mut times = vec![tip.header.time];
     let mut client = SpvClient::new(tip, poller, &mut cache, listeners);
-    let mut reachable = true;
     loop {
         match client.poll_best_tip().await {
             Ok((ChainTip::Better(header), true)) => {
@@ -200,8 +204,12 @@ async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
                     height: header.height,
                     hash: header.to_best_block().block_hash,
                 });
+                times.push(header.header.time);
+                let surplus = times.len().saturating_sub(clock::MEDIAN_OF);
+                times.drain(..surplus);
+                judge_clock(&node, clock::against_blocks(Millis(now_ms()), &times));
                 on_block(&node).await;
-                reachable = true;
+                node.clear(Alarm::Chain);
             }
             Ok((ChainTip::Better(_), false)) => {
                 node.parts.log.warn(
@@ -209,21 +217,25 @@ async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
                     format_args!("a new tip is announced, but its blocks cannot be had"),
                 );
             }
-            Ok(_) => reachable = true,
-            Err(e) => {
-                if reachable {
-                    node.parts
-                        .log
-                        .error("chain", format_args!("not followed: {}", e.into_inner()));
-                }
-                reachable = false;
-            }
+            Ok(_) => node.clear(Alarm::Chain),
+            Err(e) => node.raise(Alarm::Chain, format!("not followed: {}", e.into_inner())),
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = node.look_at_chain.notified() => {}
         }
     }
+}
+
+/// The clock is wrong, or right again.
+fn judge_clock(node: &Node, skew: Option<Skew>) {
+    let message = match skew {
+        None => return node.clear(Alarm::Clock),
+        Some(Skew::Behind(ms)) => format!("the clock is {ms} ms or more behind the blocks"),
+        Some(Skew::Forward(ms)) => format!("the clock was set forward by {ms} ms"),
+        Some(Skew::Back(ms)) => format!("the clock was set back by {ms} ms"),
+    };
+    node.raise(Alarm::Clock, message);
 }
 
 async fn on_block(node: &Arc<Node>) {
@@ -244,6 +256,9 @@ async fn on_block(node: &Arc<Node>) {
     node.look_at_monitors.notify_one();
     node.wake.notify_one();
     node.spawn(watch::look(Arc::clone(node)));
+    if let Some(lsp) = &node.lsp {
+        lsp.fill_pool(node).await;
+    }
     node.parts.broadcaster.new_block(node.height());
 }
 
@@ -329,9 +344,17 @@ async fn tick(node: Arc<Node>) {
     let mut announce = tokio::time::interval(ANNOUNCE);
     let mut graph = tokio::time::interval(KEEP_GRAPH);
     graph.reset();
+    let mut last = (Millis(now_ms()), Instant::now());
     loop {
         tokio::select! {
             _ = second.tick() => {
+                let now = (Millis(now_ms()), Instant::now());
+                let elapsed = now.1.duration_since(last.1).as_millis();
+                let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
+                if let Some(skew) = clock::against_itself(last.0, now.0, elapsed) {
+                    judge_clock(&node, Some(skew));
+                }
+                last = now;
                 if let Some(lsp) = &node.lsp {
                     let _gate = node.parts.journal.gate().await;
                     lsp.on_second(&node);
@@ -376,6 +399,10 @@ async fn keep_fees(node: Arc<Node>) {
         interval.tick().await;
         if let Err(e) = node.parts.fees.refresh(&*node.chain).await {
             node.parts.log.warn("fees", format_args!("{e}"));
+        }
+        match node.parts.fees.fresh() {
+            Ok(_) => node.clear(Alarm::Fees),
+            Err(e) => node.raise(Alarm::Fees, e.to_string()),
         }
     }
 }

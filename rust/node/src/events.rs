@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 use tokio::sync::Notify;
 
+use crate::alarms::Alarm;
 use crate::error::NodeError;
 use crate::journal::Journal;
 use crate::log::now_ms;
@@ -78,6 +79,19 @@ pub enum NodeEvent {
         channel_id: ChannelId,
         funding: String,
         conflicting_txid: String,
+    },
+    /// An LSP closed a channel before the lifetime that it sold was over.
+    LspBrokePromise {
+        lsp: NodeId,
+        channel_id: ChannelId,
+        age_blocks: u32,
+        min_lifetime_blocks: u32,
+    },
+    /// Something needs looking at, or does no more.
+    Alarm {
+        alarm: Alarm,
+        on: bool,
+        message: String,
     },
     /// A payment to an address of ours is in a block.
     OnchainReceived {

@@ -151,6 +151,9 @@ fn dispatch(node: &Arc<Node>, event: Event) {
                 peer: counterparty_node_id.map(|p| convert::node_id(&p)),
                 reason: why.clone(),
             });
+            node.client
+                .promises
+                .on_channel_closed(node, channel, &reason);
             let an_order = node
                 .lsp
                 .as_ref()

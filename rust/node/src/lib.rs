@@ -1,5 +1,6 @@
 //! ldkjit-node acts. LDK, BDK, tokio, one store: what `ldkjit-core` decides is carried out here.
 
+pub mod alarms;
 pub mod api;
 pub mod broadcast;
 pub mod chain;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{BlockHash, Txid};
@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::sync::{oneshot, watch, Notify};
 use tokio::task::JoinSet;
 
+use crate::alarms::Alarms;
 use crate::broadcast::Broadcaster;
 use crate::chain::bitcoind::Bitcoind;
 use crate::client::Client;
@@ -57,6 +58,17 @@ pub struct Tip {
     pub hash: BlockHash,
 }
 
+/// What the channels could carry, and cost, and what there is for more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// Channels that coins are kept back for.
+    pub anchors: usize,
+    /// What they all could receive, msat.
+    pub inbound_msat: u64,
+    /// Coins that more of them could be opened with, sat.
+    pub coins_sat: u64,
+}
+
 /// A running node.
 pub struct Node {
     /// What it was told.
@@ -91,6 +103,8 @@ pub struct Node {
     pub client: Client,
     /// Listening and dialling.
     pub net: Net,
+    /// What an operator must look at.
+    pub alarms: Alarms,
     /// Where the time of payments goes.
     pub timeline: Arc<Timeline>,
     /// The best block.
@@ -103,6 +117,7 @@ pub struct Node {
     pub look_at_monitors: Notify,
     /// Asks for a look at the chain now.
     pub look_at_chain: Notify,
+    capacity: Mutex<Option<(Instant, Capacity)>>,
     /// Opens whose callers wait.
     pub(crate) opens: Mutex<HashMap<u128, oneshot::Sender<Result<ChannelId, String>>>>,
     committer: Arc<Committer>,
@@ -283,6 +298,7 @@ impl Node {
         let node = Arc::new(Self {
             events: Events::new(journal.clone()),
             payments: Payments::load(journal.clone(), &boot.live),
+            alarms: Alarms::default(),
             timeline: Arc::default(),
             tip: watch::channel(Tip {
                 height: tip.height,
@@ -292,6 +308,7 @@ impl Node {
             presence: watch::channel(0).0,
             look_at_monitors: Notify::new(),
             look_at_chain: Notify::new(),
+            capacity: Mutex::default(),
             opens: Mutex::default(),
             tasks: Mutex::new(Some(JoinSet::new())),
             started_at_ms: now_ms(),
@@ -404,27 +421,44 @@ impl Node {
         self.tip.borrow().height
     }
 
-    /// Keeps back what closing the anchor channels there are, and `more`, may cost. Channels with a configured LSP
-    /// need none: a new wallet has no coins, and the LSP closes before it must.
-    pub fn set_reserve(&self, more: usize) {
-        let channels = self
-            .cm
-            .list_channels()
-            .iter()
-            .filter(|c| {
-                let peer = crate::convert::node_id(&c.counterparty.node_id);
-                self.client.lsp(&peer).is_none()
-            })
-            .count()
-            .saturating_add(more);
+    /// Channels, inbound liquidity and coins, as they were at most this long ago: counting looks at every channel and coin.
+    pub fn capacity(&self, max_age: Duration) -> Capacity {
+        let mut known = lock(&self.capacity);
+        if let Some((_, capacity)) = known.filter(|(at, _)| at.elapsed() < max_age) {
+            return capacity;
+        }
+        let mut capacity = Capacity::default();
+        for channel in self.cm.list_channels() {
+            // Channels with a configured LSP need no reserve: a new wallet has no coins, and the LSP closes before it must.
+            let peer = crate::convert::node_id(&channel.counterparty.node_id);
+            if self.client.lsp(&peer).is_none() {
+                capacity.anchors = capacity.anchors.saturating_add(1);
+            }
+            if channel.is_channel_ready {
+                capacity.inbound_msat = capacity
+                    .inbound_msat
+                    .saturating_add(channel.inbound_capacity_msat);
+            }
+        }
+        capacity.coins_sat = self.parts.wallet.balances().spendable_sat;
+        *known = Some((Instant::now(), capacity));
+        capacity
+    }
+
+    /// What a forced close of an anchor channel may cost at present.
+    pub fn reserve(&self) -> Reserve {
         let rate = self
             .parts
             .fees
             .get_est_sat_per_1000_weight(ConfirmationTarget::UrgentOnChainSweep);
-        let reserve = Reserve::new(rate, RESERVE_HTLCS);
-        self.parts
-            .wallet
-            .set_reserve(reserve.required_sat(channels));
+        Reserve::new(rate, RESERVE_HTLCS)
+    }
+
+    /// Keeps back what closing the anchor channels there are, and `more`, may cost.
+    pub fn set_reserve(&self, more: usize) {
+        let anchors = self.capacity(Duration::ZERO).anchors.saturating_add(more);
+        let reserve = self.reserve().required_sat(anchors);
+        self.parts.wallet.set_reserve(reserve);
     }
 
     /// Coins that belong to no open any more are given back: LDK does not report every open that a stop ended.
@@ -565,6 +599,7 @@ impl Node {
             "listening": *lock(&self.net.listening),
             "alias": self.config.alias,
             "started_at_ms": self.started_at_ms,
+            "alarms": self.alarms.on(),
         })
     }
 

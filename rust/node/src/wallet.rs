@@ -1,5 +1,7 @@
 //! The on-chain wallet: BDK's, written through the journal, with coins set aside for channels being opened.
 
+mod coins;
+
 use crate::commit::Boot;
 use crate::error::NodeError;
 use crate::journal::Journal;
@@ -8,7 +10,7 @@ use crate::log::{now_ms, Log};
 use crate::sync::lock;
 use bdk_wallet::chain::{BlockId, CheckPoint, Merge};
 use bdk_wallet::error::CreateTxError;
-use bdk_wallet::{ChangeSet, KeychainKind, LoadParams, LocalOutput, Update, Wallet as Bdk};
+use bdk_wallet::{ChangeSet, KeychainKind, LoadParams, Update, Wallet as Bdk};
 use bitcoin::block::{Block, Header};
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::hashes::{sha256, Hash};
@@ -18,6 +20,8 @@ use bitcoin::{
     Address, Amount, FeeRate, Network, OutPoint, Psbt, Script, ScriptBuf, Transaction, Txid,
     WPubkeyHash, WScriptHash, Witness,
 };
+use coins::Kind;
+use ldkjit_core::pool::{Pool, Spent};
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
 use lightning::events::bump_transaction::{Utxo, WalletSource};
@@ -34,11 +38,8 @@ const LOCKS: &str = "lock/coins";
 const TARGET: &str = "ldkjit::wallet";
 /// More entries than this are merged into one at the start.
 const MAX_CHANGES: usize = 200;
-/// bitcoind takes chains of 25 unconfirmed transactions; some are left for children that raise a fee.
-const MAX_CHAIN: usize = 20;
 /// A funding transaction this deep needs its lock no more.
 const LOCK_DEPTH: u32 = 6;
-const COINBASE_MATURITY: u32 = 100;
 const NETWORKS: [Network; 5] = [
     Network::Bitcoin,
     Network::Testnet,
@@ -276,7 +277,7 @@ impl Wallet {
         let mut state = self.state();
         let reserve = self.reserve_sat.load(Ordering::Relaxed);
         let mut built = match amount_sat {
-            Some(sat) => state.build(script, Amount::from_sat(sat), fee_rate, reserve),
+            Some(sat) => state.build(script, Amount::from_sat(sat), fee_rate, reserve, &[]),
             None => state.drain(script, fee_rate, reserve),
         }
         .inspect_err(|_| self.persist_quietly(&mut state))?;
@@ -293,7 +294,10 @@ impl Wallet {
     }
 
     /// Chooses and locks coins for an open whose funding script is not known yet, and answers the fee of the
-    /// funding transaction in satoshis.
+    /// funding transaction in satoshis. Coins that are locked for it already are taken if they suffice.
+    ///
+    /// # Errors
+    /// `insufficient_funds`; what was locked before stays locked.
     pub fn select_and_lock(
         &self,
         open: u128,
@@ -301,30 +305,77 @@ impl Wallet {
         fee_rate: u32,
     ) -> Result<u64, NodeError> {
         let mut state = self.state();
-        if state.locks.contains_key(&open) {
-            return Err(NodeError::internal(format!(
-                "coins are already locked for open {open:032x}"
-            )));
-        }
+        let value = Amount::from_sat(value_sat);
+        let before = state.locks.remove(&open);
+        let draft = state.drafts.remove(&open);
+        let result = match (&before, draft) {
+            (Some(Lock { tx: Some(_), .. }), _) => Err(NodeError::internal(format!(
+                "open {open:032x} has its funding transaction already"
+            ))),
+            (Some(lock), Some(draft)) if draft.value == value => Ok((draft, lock.inputs.clone())),
+            (before, _) => {
+                let had = before.as_ref().map_or(&[][..], |lock| &lock.inputs);
+                self.draft(&mut state, open, value, fee_rate, had)
+            }
+        };
+        let (draft, inputs) = match result {
+            Ok(drafted) => drafted,
+            Err(error) => {
+                state.locks.extend(before.map(|lock| (open, lock)));
+                self.persist_quietly(&mut state);
+                return Err(error);
+            }
+        };
+        let fee_sat = fee_of(&draft.psbt)?;
+        state.drafts.insert(open, draft);
+        self.put_lock(&mut state, open, Lock { inputs, tx: None })?;
+        self.persist(&mut state)?;
+        Ok(fee_sat)
+    }
+
+    fn draft(
+        &self,
+        state: &mut State,
+        open: u128,
+        value: Amount,
+        fee_rate: u32,
+        had: &[OutPoint],
+    ) -> Result<(Draft, Vec<OutPoint>), NodeError> {
         // Of the size of the script to come, and found again when that is known.
         let dummy = ScriptBuf::new_p2wsh(&WScriptHash::from_byte_array(
             sha256::Hash::hash(&open.to_be_bytes()).to_byte_array(),
         ));
-        let value = Amount::from_sat(value_sat);
         let reserve = self.reserve_sat.load(Ordering::Relaxed);
-        let Built { psbt, fee_sat } = state
-            .build(&dummy, value, fee_rate, reserve)
-            .inspect_err(|_| self.persist_quietly(&mut state))?;
-        let inputs = psbt
-            .unsigned_tx
-            .input
-            .iter()
-            .map(|input| input.previous_output)
-            .collect();
-        state.drafts.insert(open, Draft { psbt, dummy, value });
-        self.put_lock(&mut state, open, Lock { inputs, tx: None })?;
+        let Built { psbt, .. } = state.build(&dummy, value, fee_rate, reserve, had)?;
+        let inputs = psbt.unsigned_tx.input.iter();
+        let inputs = inputs.map(|input| input.previous_output).collect();
+        Ok((Draft { psbt, dummy, value }, inputs))
+    }
+
+    /// A signed transaction that splits large coins for the pool, with its fee in satoshis, if the pool wants one. It
+    /// counts as sent: wait until it is durable, then broadcast it.
+    ///
+    /// # Errors
+    /// `internal`: nothing is sent then.
+    pub fn fill_pool(
+        &self,
+        pool: &Pool,
+        fee_rate: u32,
+        spent: Spent,
+    ) -> Result<Option<(Transaction, u64)>, NodeError> {
+        let mut state = self.state();
+        let reserve = self.reserve_sat.load(Ordering::Relaxed);
+        let Some(mut built) = state
+            .build_split(pool, fee_rate, reserve, spent)
+            .inspect_err(|_| self.persist_quietly(&mut state))?
+        else {
+            self.persist(&mut state)?;
+            return Ok(None);
+        };
+        let tx = state.sign(&mut built.psbt)?;
+        state.bdk.apply_unconfirmed_txs([(tx.clone(), seconds())]);
         self.persist(&mut state)?;
-        Ok(fee_sat)
+        Ok(Some((tx, built.fee_sat)))
     }
 
     /// Signs the funding transaction for coins locked before, now that its script is known.
@@ -525,15 +576,6 @@ impl Wallet {
     }
 }
 
-/// How far a coin can be relied on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Confirmed,
-    Immature,
-    Change,
-    Foreign,
-}
-
 impl State {
     fn locked(&self) -> HashSet<OutPoint> {
         self.locks
@@ -542,93 +584,91 @@ impl State {
             .collect()
     }
 
-    fn kind(&self, coin: &LocalOutput, tip: u32) -> Kind {
-        let Some(at) = coin.chain_position.confirmation_height_upper_bound() else {
-            // Only this wallet pays to its change addresses, and only with transactions that it never replaces.
-            return match coin.keychain {
-                KeychainKind::Internal => Kind::Change,
-                KeychainKind::External => Kind::Foreign,
-            };
-        };
-        let coinbase = self
-            .bdk
-            .tx_graph()
-            .get_tx(coin.outpoint.txid)
-            .is_some_and(|tx| tx.is_coinbase());
-        if coinbase && tip.saturating_sub(at).saturating_add(1) < COINBASE_MATURITY {
-            return Kind::Immature;
-        }
-        Kind::Confirmed
-    }
-
-    fn usable(&self, coin: &LocalOutput, kind: Kind) -> bool {
-        match kind {
-            Kind::Confirmed => true,
-            Kind::Change => self.unconfirmed_ancestors(coin.outpoint.txid) < MAX_CHAIN,
-            Kind::Immature | Kind::Foreign => false,
-        }
-    }
-
-    /// The number of unconfirmed transactions a coin hangs on, its own included; counted no further than needed.
-    fn unconfirmed_ancestors(&self, txid: Txid) -> usize {
-        let (mut seen, mut todo) = (HashSet::new(), vec![txid]);
-        while let Some(txid) = todo.pop() {
-            let Some(tx) = self.bdk.tx_graph().get_tx(txid) else {
-                continue;
-            };
-            if seen.len() > MAX_CHAIN
-                || confirmed_at(&self.bdk, &txid).is_some()
-                || !seen.insert(txid)
-            {
-                continue;
-            }
-            todo.extend(tx.input.iter().map(|input| input.previous_output.txid));
-        }
-        seen.len()
-    }
-
-    /// What may not be spent now, and the sum of what may.
-    fn split(&self) -> (Vec<OutPoint>, Amount) {
-        let locked = self.locked();
-        let tip = self.bdk.latest_checkpoint().height();
-        let (mut barred, mut sum) = (Vec::new(), Amount::ZERO);
-        for coin in self.bdk.list_unspent() {
-            if !locked.contains(&coin.outpoint) && self.usable(&coin, self.kind(&coin, tip)) {
-                sum = sum
-                    .checked_add(coin.txout.value)
-                    .unwrap_or(Amount::MAX_MONEY);
-            } else {
-                barred.push(coin.outpoint);
-            }
-        }
-        (barred, sum)
-    }
-
+    /// Pays `value` to `script`: from the coins in `had` if they suffice, else from the smallest coin that does, so that
+    /// the others stay free for channels opened at the same time, else from as many as it takes.
     fn build(
         &mut self,
         script: &Script,
         value: Amount,
         fee_rate: u32,
         reserve_sat: u64,
+        had: &[OutPoint],
     ) -> Result<Built, NodeError> {
-        let (barred, sum) = self.split();
-        let available = sum.to_sat().saturating_sub(reserve_sat);
+        let coins = self.spendable();
+        let available = coins.sum_sat.saturating_sub(reserve_sat);
+        let least = coins::least_for(&coins.free, value.to_sat(), fee_rate);
+        let choices = [Some(had), Some(least.as_slice()), None];
+        for chosen in choices.into_iter().filter(|c| *c != Some(&[])) {
+            let mut builder = self.bdk.build_tx();
+            builder
+                .unspendable(coins.barred.clone())
+                .fee_rate(FeeRate::from_sat_per_kwu(u64::from(fee_rate)))
+                .only_witness_utxo()
+                .add_recipient(script.to_owned(), value);
+            if let Some(chosen) = chosen {
+                builder.manually_selected_only();
+                if builder.add_utxos(chosen).is_err() {
+                    continue;
+                }
+            }
+            let psbt = match builder.finish() {
+                Ok(psbt) => psbt,
+                Err(_) if chosen.is_some() => continue,
+                Err(error) => return Err(cannot_build(error, value.to_sat(), available)),
+            };
+            let fee_sat = fee_of(&psbt)?;
+            let needed = value.to_sat().saturating_add(fee_sat);
+            if needed > available {
+                self.give_back(&psbt);
+                return Err(insufficient(needed, available));
+            }
+            return Ok(Built { psbt, fee_sat });
+        }
+        Err(insufficient(value.to_sat(), available))
+    }
+
+    /// The transaction that the pool wants now.
+    fn build_split(
+        &mut self,
+        pool: &Pool,
+        fee_rate: u32,
+        reserve_sat: u64,
+        spent: Spent,
+    ) -> Result<Option<Built>, NodeError> {
+        let mut free = self.spendable().free;
+        let values: Vec<u64> = free.iter().map(|coin| coin.value_sat).collect();
+        let Some(split) = pool.split(&values, reserve_sat, fee_rate, spent) else {
+            return Ok(None);
+        };
+        free.sort_by_key(|coin| std::cmp::Reverse(coin.value_sat));
+        let inputs = usize::try_from(split.inputs).unwrap_or(usize::MAX);
+        let chosen: Vec<OutPoint> = free.iter().take(inputs).map(|coin| coin.outpoint).collect();
+        let scripts: Vec<ScriptBuf> = (0..split.outputs)
+            .map(|_| {
+                let next = self.bdk.reveal_next_address(KeychainKind::Internal);
+                next.script_pubkey()
+            })
+            .collect();
         let mut builder = self.bdk.build_tx();
         builder
-            .unspendable(barred)
             .fee_rate(FeeRate::from_sat_per_kwu(u64::from(fee_rate)))
-            .only_witness_utxo();
-        builder.add_recipient(script.to_owned(), value);
+            .only_witness_utxo()
+            .manually_selected_only();
+        builder
+            .add_utxos(&chosen)
+            .map_err(|error| NodeError::internal(format!("the pool's coins: {error}")))?;
+        for script in scripts {
+            builder.add_recipient(script, Amount::from_sat(pool.coin_sat));
+        }
         let psbt = builder
             .finish()
-            .map_err(|error| cannot_build(error, value.to_sat(), available))?;
+            .map_err(|error| cannot_build(error, pool.coin_sat, 0))?;
         let fee_sat = fee_of(&psbt)?;
-        let needed = value.to_sat().saturating_add(fee_sat);
-        if needed > available {
+        if fee_sat > split.max_fee_sat {
             self.give_back(&psbt);
-            return Err(insufficient(needed, available));
+            return Ok(None);
         }
-        Ok(Built { psbt, fee_sat })
+        Ok(Some(Built { psbt, fee_sat }))
     }
 
     fn drain(
@@ -637,8 +677,8 @@ impl State {
         fee_rate: u32,
         reserve_sat: u64,
     ) -> Result<Built, NodeError> {
-        let (barred, sum) = self.split();
-        let available = sum.to_sat().saturating_sub(reserve_sat);
+        let coins = self.spendable();
+        let available = coins.sum_sat.saturating_sub(reserve_sat);
         let kept = (reserve_sat > 0).then(|| {
             self.bdk
                 .next_unused_address(KeychainKind::Internal)
@@ -646,7 +686,7 @@ impl State {
         });
         let mut builder = self.bdk.build_tx();
         builder
-            .unspendable(barred)
+            .unspendable(coins.barred)
             .fee_rate(FeeRate::from_sat_per_kwu(u64::from(fee_rate)))
             .only_witness_utxo();
         builder.drain_wallet().drain_to(script.to_owned());
@@ -1111,7 +1151,8 @@ mod tests {
         net.mine(pays);
         let fee = net.wallet.select_and_lock(1, 100_000, 1_000).unwrap();
         let other = net.wallet.fund(2, &elsewhere(), 100_000, 1_000).unwrap();
-        assert!(net.wallet.select_and_lock(1, 100_000, 1_000).is_err());
+        let again = net.wallet.select_and_lock(1, 100_000, 1_000);
+        assert_eq!(again.unwrap(), fee, "it has its coins already");
         // The script becomes known: same size, same fee.
         let script = ScriptBuf::new_p2wsh(&WScriptHash::from_byte_array([3; 32]));
         assert!(net.wallet.fund_locked(1, &script, 99_999).is_err());
@@ -1162,6 +1203,130 @@ mod tests {
     }
 
     #[test]
+    fn two_hundred_opens_at_once_have_coins_of_their_own() {
+        let mut net = Net::new();
+        let pays: Vec<_> = (0..200).map(|_| net.pay(200_000)).collect();
+        net.mine(pays);
+        let wallet = &net.wallet;
+        let chosen: Vec<HashSet<OutPoint>> = std::thread::scope(|scope| {
+            let opens: Vec<_> = (1..=200u128)
+                .map(|open| {
+                    scope.spawn(move || {
+                        wallet.select_and_lock(open, 100_000, 1_000).unwrap();
+                        let tx = wallet.fund_locked(open, &elsewhere(), 100_000).unwrap();
+                        inputs(&tx)
+                    })
+                })
+                .collect();
+            opens.into_iter().map(|open| open.join().unwrap()).collect()
+        });
+        let all: HashSet<_> = chosen.iter().flatten().copied().collect();
+        assert_eq!(all.len(), 200, "each has one coin, and nobody else has it");
+        assert!(wallet.select_and_lock(201, 100_000, 1_000).is_err());
+        assert_eq!(wallet.balances().locked_sat, 200 * 200_000);
+    }
+
+    #[test]
+    fn the_smallest_coin_that_suffices_is_taken() {
+        let mut net = Net::new();
+        let pays = [50_000, 900_000, 120_000, 130_000].map(|sat| net.pay(sat));
+        net.mine(pays.to_vec());
+        let spent = |tx: &Transaction, pay: usize| {
+            inputs(tx)
+                .iter()
+                .all(|c| c.txid == pays[pay].compute_txid())
+        };
+        let tx = net.wallet.fund(1, &elsewhere(), 100_000, 1_000).unwrap();
+        assert!(spent(&tx, 2));
+        let tx = net.wallet.fund(2, &elsewhere(), 100_000, 1_000).unwrap();
+        assert!(spent(&tx, 3));
+        let tx = net.wallet.fund(3, &elsewhere(), 100_000, 1_000).unwrap();
+        assert!(spent(&tx, 1));
+        // None alone suffices any more.
+        assert!(net.wallet.fund(4, &elsewhere(), 100_000, 1_000).is_err());
+        net.wallet.unlock(2);
+        let tx = net.wallet.fund(4, &elsewhere(), 150_000, 1_000).unwrap();
+        assert_eq!(tx.input.len(), 2);
+    }
+
+    #[test]
+    fn coins_locked_ahead_are_taken_by_the_open() {
+        let mut net = Net::new();
+        let pays: Vec<_> = (0..2).map(|_| net.pay(200_000)).collect();
+        net.mine(pays);
+        let ahead = |wallet: &Wallet, sat| wallet.select_and_lock(7, sat, 1_000);
+        let fee = ahead(&net.wallet, 100_000).unwrap();
+        assert_eq!(net.wallet.balances().locked_sat, 200_000);
+        let coins = net.wallet.state().locks[&7].inputs.clone();
+        // The same value, another, and after a restart.
+        assert_eq!(ahead(&net.wallet, 100_000).unwrap(), fee);
+        ahead(&net.wallet, 120_000).unwrap();
+        assert_eq!(net.wallet.state().locks[&7].inputs, coins);
+        net.restart(true);
+        assert_eq!(net.wallet.locked(), vec![7]);
+        ahead(&net.wallet, 130_000).unwrap();
+        assert_eq!(net.wallet.state().locks[&7].inputs, coins);
+        // One coin is too little now, all are not: what was locked stays when even these do not suffice.
+        ahead(&net.wallet, 300_000).unwrap();
+        assert_eq!(net.wallet.balances().locked_sat, 400_000);
+        assert!(ahead(&net.wallet, 500_000).is_err());
+        assert_eq!(net.wallet.balances().locked_sat, 400_000);
+        let tx = net.wallet.fund_locked(7, &elsewhere(), 300_000);
+        assert!(tx.is_err(), "the draft is gone with the attempt");
+        ahead(&net.wallet, 300_000).unwrap();
+        net.wallet.fund_locked(7, &elsewhere(), 300_000).unwrap();
+        assert_eq!(ahead(&net.wallet, 300_000).unwrap_err().code, "internal");
+        assert!(net.wallet.funding(7).is_some());
+    }
+
+    #[test]
+    fn the_pool_is_filled_from_large_coins() {
+        let mut net = Net::new();
+        let pay = net.pay(10_000_000);
+        net.mine(vec![pay.clone()]);
+        let pool = Pool {
+            coins: 30,
+            coin_sat: 200_000,
+            max_sat_per_kw: 1_000,
+            max_fee_sat_per_day: 5_000,
+        };
+        let fill = |wallet: &Wallet, rate| wallet.fill_pool(&pool, rate, Spent::default()).unwrap();
+        assert!(fill(&net.wallet, 1_001).is_none(), "too dear");
+        let locked = net.wallet.select_and_lock(1, 100_000, 300).unwrap();
+        assert!(
+            locked > 0 && fill(&net.wallet, 300).is_none(),
+            "its coin is locked"
+        );
+        net.wallet.unlock(1);
+        let (tx, fee) = fill(&net.wallet, 300).unwrap();
+        assert_eq!(
+            tx.output
+                .iter()
+                .filter(|o| o.value.to_sat() == 200_000)
+                .count(),
+            30
+        );
+        let kept: u64 = tx.output.iter().map(|o| o.value.to_sat()).sum();
+        assert_eq!(10_000_000 - kept, fee);
+        assert_eq!(
+            inputs(&tx),
+            [OutPoint {
+                txid: pay.compute_txid(),
+                vout: 0
+            }]
+            .into()
+        );
+        assert!(fill(&net.wallet, 300).is_none(), "it is full");
+        // Unconfirmed coins that hang together are few enough for any mempool.
+        let opens = (10..40u128)
+            .take_while(|open| net.wallet.fund(*open, &elsewhere(), 100_000, 300).is_ok())
+            .count();
+        assert_eq!(opens, coins::MAX_CLUSTER - 1);
+        net.mine(vec![tx]);
+        net.wallet.fund(50, &elsewhere(), 100_000, 300).unwrap();
+    }
+
+    #[test]
     fn coins_of_others_and_long_chains_are_not_used() {
         let mut net = Net::new();
         let pay = net.pay(1_000_000);
@@ -1189,7 +1354,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(sent.len(), MAX_CHAIN);
+        assert_eq!(sent.len(), coins::MAX_CLUSTER);
         // What LDK may replace is not change.
         let script = now(WalletSource::get_change_script(&net.wallet)).unwrap();
         net.wallet

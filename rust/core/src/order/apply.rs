@@ -41,6 +41,7 @@ impl Order {
             } => self.channel_pending(*open, *channel, funding, *fee_sat, run),
             Input::ChannelReady { open, channel } => self.channel_ready(*open, *channel, run),
             Input::OpenFailed { open, why } => self.open_failed(*open, *why, run),
+            Input::NotLocked { open } => self.not_locked(*open, run),
             Input::PartClaimed { id } => self.part_claimed(*id, run),
             Input::PartFailed { id } => self.part_ended(*id, true, run),
             Input::PartGone { id } => self.part_ended(*id, false, run),
@@ -111,6 +112,10 @@ impl Order {
         }
         if env.height >= part.release_by {
             return Some((FailCode::TemporaryChannelFailure, Reason::ReleaseHeight));
+        }
+        if env.held_for_client >= env.limits.max_held_per_client || env.held >= env.limits.max_held
+        {
+            return Some((FailCode::TemporaryChannelFailure, Reason::TooManyHeld));
         }
         if self.paid {
             return None;

@@ -1,10 +1,11 @@
 //! The JIT order: what is known of one sold channel, and the three entrances `step`, `resume` and `find_forwarded`.
 //!
 //! `types` are its words; `apply` turns an input into facts; `settle` derives every decision from the facts, `serve`
-//! moves the payment on and `route` finds its way; `resume` compares the facts with LDK's after a restart. Nothing
+//! moves the payment on, `route` finds its way and `coins` keeps coins for it; `resume` compares the facts with LDK's after a restart. Nothing
 //! here reads a clock or touches LDK: the node carries out the effects.
 
 mod apply;
+mod coins;
 mod resume;
 mod route;
 mod serve;
@@ -16,14 +17,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use types::{
-    ChannelTerms, ChannelView, Effect, Env, Input, Open, OpenFailure, OpenPhase, OrderLimits, Part,
-    PartStatus, State, Terms,
+    Ahead, ChannelTerms, ChannelView, Effect, Env, Input, Open, OpenFailure, OpenPhase,
+    OrderLimits, Part, PartStatus, State, Terms,
 };
 
 use crate::amount::Msat;
 use crate::fee::opening_fee;
 use crate::ids::{ChannelId, OpenId, PartId, PaymentHash};
 use crate::ledger::LedgerEntry;
+use crate::liquidity::Burden;
 use crate::menu::{FeeParams, TrustModel};
 use crate::time::Millis;
 
@@ -60,8 +62,12 @@ pub struct Order {
     pub closing: BTreeMap<ChannelId, bool>,
     /// The attempts whose funding transaction was given to the network and is in the ledger as a cost.
     pub booked: BTreeSet<OpenId>,
+    /// Coins that were locked before the attempt they are for could begin.
+    pub ahead: Option<Ahead>,
     /// The client was woken and has not connected since.
     pub woken: bool,
+    /// It was told that the client left the channel unpaid.
+    pub scored: bool,
     /// The end was written to the ledger.
     pub ended: bool,
 }
@@ -86,7 +92,9 @@ impl Order {
             open: None,
             closing: BTreeMap::new(),
             booked: BTreeSet::new(),
+            ahead: None,
             woken: false,
+            scored: false,
             ended: false,
             terms,
         }
@@ -101,6 +109,7 @@ impl Order {
             size: self.terms.size,
             fee: self.fee,
             trust: self.terms.trust,
+            reserved_sat: self.terms.reserved_sat,
         }
     }
 
@@ -188,6 +197,42 @@ impl Order {
             .as_ref()
             .filter(|open| !open.is_plan() && !open.unlocked)
             .map(|open| open.id)
+            .or(self.ahead.map(|ahead| ahead.open))
+    }
+
+    /// What this order binds, until it is over.
+    #[must_use]
+    pub fn burden(&self) -> Burden {
+        let held = self
+            .parts
+            .values()
+            .filter(|part| part.status == PartStatus::Held)
+            .count();
+        let channel = self.open.as_ref().filter(|open| !open.is_plan());
+        let unconfirmed = channel
+            .filter(|open| matches!(open.phase, OpenPhase::Pending | OpenPhase::Ready))
+            .filter(|open| open.depth == 0);
+        let counts = !self.paid;
+        let exposure = match channel {
+            Some(open) => u128::from(open.value_sat).saturating_mul(1_000),
+            None => {
+                let least = self.terms.params.min_payment_size_msat;
+                u128::from(self.terms.size.unwrap_or(least).0)
+            }
+        };
+        let promised = counts && !self.state.is_end() && self.coins().is_none();
+        Burden {
+            orders: u32::from(counts),
+            exposure_msat: if counts { exposure } else { 0 },
+            reserved_sat: if promised {
+                u128::from(self.terms.reserved_sat)
+            } else {
+                0
+            },
+            unconfirmed_sat: unconfirmed.map_or(0, |open| u128::from(open.value_sat)),
+            held: u32::try_from(held).unwrap_or(u32::MAX),
+            owed: u32::from(counts && self.state == State::Owed),
+        }
     }
 
     /// The order's own channel, once ready and until it closes.

@@ -28,6 +28,12 @@ impl Order {
                 _ => {}
             }
         }
+        if let Some(ahead) = self.ahead {
+            run.emit(Effect::Lock {
+                open: ahead.open,
+                value_sat: ahead.value_sat,
+            });
+        }
         self.catch_up_open(run);
         let current = self.open.as_ref().map(|open| open.id);
         for view in env.channels {

@@ -189,7 +189,8 @@ impl Order {
         false
     }
 
-    fn request_open(&self, open: OpenId, value_sat: u64, run: &mut Run<'_>) {
+    fn request_open(&mut self, open: OpenId, value_sat: u64, run: &mut Run<'_>) {
+        self.give_back_ahead(Some(open), run);
         run.record(LedgerEntry::OpenRequested {
             scid: self.terms.scid,
             client: self.terms.client,

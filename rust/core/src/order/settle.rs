@@ -3,7 +3,6 @@
 use super::{fee_of, Effect, Open, OpenPhase, Order, Part, PartStatus, Run, State};
 use crate::ids::{PartId, PaymentHash};
 use crate::ledger::LedgerEntry;
-use crate::menu::TrustModel;
 use crate::reason::{FailCode, Reason};
 use crate::time::Millis;
 
@@ -22,10 +21,12 @@ impl Order {
         // Each turn but the last ends one payment, so this ends.
         while self.choose_payment(run) && self.serve(run) {}
         self.send_aliased(run);
+        self.keep_coins(run);
         self.wake(run);
         self.enable(run);
         self.publish(run);
         self.free_coins(run);
+        self.score(run);
         self.write_end(run);
         self.forget();
         self.name_state(run);
@@ -243,22 +244,28 @@ impl Order {
         }
     }
 
-    /// A channel whose funding was withheld to the end never was: its coins are free once no claim can come any more.
-    fn free_coins(&mut self, run: &mut Run<'_>) {
-        let withheld = self.terms.trust == TrustModel::ClientTrustsLsp;
-        let Some(open) = self.open.as_mut() else {
+    /// A channel that is unpaid when its offer ends, or at its own end, counts against the client; so does a payment
+    /// that it neither takes nor fails. A single failed payment does not: anybody can cause one (J-02, S-55).
+    fn score(&mut self, run: &mut Run<'_>) {
+        let env = run.env;
+        let opened = !self.booked.is_empty()
+            || self
+                .open
+                .as_ref()
+                .is_some_and(|open| open.channel.is_some());
+        let over = env.now >= self.terms.params.valid_until || self.state.is_end();
+        let held_too_long = self.state == State::Forwarding
+            && self.paying.is_some_and(|hash| self.is_out(hash))
+            && env.now.since(self.since) >= env.limits.claim_ms;
+        if self.scored || self.paid || !opened || !(over || held_too_long) {
             return;
-        };
-        let spent = open.broadcast || open.seen;
-        let channel = open.channel;
-        let used = self.parts.values().any(|part| {
-            matches!(part.status, PartStatus::Forwarding { channel: by, .. } if Some(by) == channel)
-        });
-        let closed = open.phase == OpenPhase::Closed;
-        if closed && withheld && !spent && !used && !open.unlocked {
-            open.unlocked = true;
-            run.emit(Effect::Unlock { open: open.id });
         }
+        self.scored = true;
+        run.record(LedgerEntry::ClientScored {
+            scid: self.terms.scid,
+            client: self.terms.client,
+        });
+        run.emit(Effect::Score);
     }
 
     /// An order that ended unpaid says so once, when no part of it is on its way any more.

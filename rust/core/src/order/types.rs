@@ -29,6 +29,8 @@ pub struct Terms {
     pub sold_at: Millis,
     /// The token it was bought with.
     pub token: Option<String>,
+    /// Coins promised to it until they are locked, sat.
+    pub reserved_sat: u64,
 }
 
 /// Where the order stands; the last three are ends, and only parts already forwarded can still change then.
@@ -163,6 +165,15 @@ pub struct Open {
     pub fee_sat: u64,
 }
 
+/// Coins locked for an attempt that has not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ahead {
+    /// The attempt.
+    pub open: OpenId,
+    /// The value reckoned with, sat.
+    pub value_sat: u64,
+}
+
 /// What is so at the moment of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Env<'a> {
@@ -176,6 +187,10 @@ pub struct Env<'a> {
     pub channels: &'a [ChannelView],
     /// The operator's limits.
     pub limits: &'a OrderLimits,
+    /// HTLCs held for this client, those of this order included.
+    pub held_for_client: u32,
+    /// HTLCs held in all.
+    pub held: u32,
 }
 
 /// One channel with the client.
@@ -208,6 +223,12 @@ pub struct OrderLimits {
     pub open_ms: u64,
     /// How long after `valid_until` an unpaid channel is left open, ms.
     pub grace_ms: u64,
+    /// How long a client may hold a payment that it got before that counts against it, ms.
+    pub claim_ms: u64,
+    /// HTLCs that are held for one client.
+    pub max_held_per_client: u32,
+    /// HTLCs that are held in all.
+    pub max_held: u32,
     /// Smallest HTLC assumed before the channel exists (B-8).
     pub htlc_minimum: Msat,
     /// How many opens may fail before the order does.
@@ -293,6 +314,11 @@ pub enum Input {
         /// Why.
         why: OpenFailure,
     },
+    /// There are no coins to lock ahead; the answer to `Lock`.
+    NotLocked {
+        /// The attempt.
+        open: OpenId,
+    },
     /// The client took a forwarded part.
     PartClaimed {
         /// The part.
@@ -357,7 +383,15 @@ pub enum Effect {
         /// The value intended, sat.
         value_sat: u64,
     },
-    /// Choose and lock coins, then create the channel.
+    /// Choose and lock coins for an open that is to come; if there are none, answer `NotLocked`. Told again after a
+    /// restart, for coins that are locked already.
+    Lock {
+        /// The attempt.
+        open: OpenId,
+        /// Its value as far as it can be known, sat.
+        value_sat: u64,
+    },
+    /// Choose and lock coins, unless they are locked already, then create the channel.
     Open {
         /// The attempt.
         open: OpenId,
@@ -399,6 +433,8 @@ pub enum Effect {
         /// The channel.
         channel: ChannelId,
     },
+    /// The client left a channel unpaid, or holds a payment too long: once an order.
+    Score,
     /// Close a channel.
     Close {
         /// The channel.

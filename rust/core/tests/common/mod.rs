@@ -2,8 +2,11 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use ldkjit_core::amount::Msat;
-use ldkjit_core::ids::NodeId;
-use ldkjit_core::menu::{FeeParams, FeeTier, Menu, Secret};
+use ldkjit_core::ids::{NodeId, Scid};
+use ldkjit_core::liquidity::{Books, Stock};
+use ldkjit_core::menu::{FeeParams, FeeTier, Menu, Secret, TrustModel};
+use ldkjit_core::order::{Order, Terms};
+use ldkjit_core::sizing::Sizing;
 use ldkjit_core::time::Millis;
 
 pub const SECRET: Secret = Secret([7; 32]);
@@ -31,4 +34,42 @@ pub fn offer(token: Option<&str>) -> FeeParams {
         .unwrap()
         .0
         .remove(0)
+}
+
+/// Coins in sat, with channels of exactly what is forwarded and the reserve, and no end of inbound liquidity.
+pub fn stock(coins_sat: u64) -> Stock {
+    Stock {
+        coins_sat,
+        overhead_sat: 0,
+        sizing: Sizing {
+            sat_per_kw: 0,
+            provision_ppm: 0,
+            provision_sat: 0,
+            min_sat: 0,
+            max_sat: u64::MAX,
+        },
+        inbound: Msat(u64::MAX),
+    }
+}
+
+/// An order of `client` as it is just after its sale.
+pub fn order(client: u8, size_msat: u64, token: Option<&str>, reserved_sat: u64) -> Order {
+    Order::new(Terms {
+        scid: Scid(7),
+        client: node(client),
+        size: Some(Msat(size_msat)),
+        params: offer(token),
+        trust: TrustModel::LspTrustsClient,
+        cltv_delta: 144,
+        sold_at: NOW,
+        token: token.map(str::to_owned),
+        reserved_sat,
+    })
+}
+
+/// The books of these orders.
+pub fn books(orders: &[Order]) -> Books {
+    let mut books = Books::default();
+    orders.iter().for_each(|order| books.add(order));
+    books
 }

@@ -55,6 +55,7 @@ pub fn terms(size: Option<u64>, trust: TrustModel) -> Terms {
         cltv_delta: 144,
         sold_at: Millis(SOLD_AT),
         token: None,
+        reserved_sat: 30_000,
     }
 }
 
@@ -64,6 +65,9 @@ pub fn limits() -> OrderLimits {
         wake_ms: 60_000,
         open_ms: 30_000,
         grace_ms: 600_000,
+        claim_ms: 900_000,
+        max_held_per_client: 100,
+        max_held: 1_000,
         htlc_minimum: Msat(1_000),
         max_opens: 3,
         charge_on_reuse: false,

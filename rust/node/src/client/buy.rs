@@ -297,7 +297,11 @@ impl Node {
                     request.max_opening_fee_msat.unwrap_or(0),
                 ))
             }
-            Err(Reason::NoTier) if !offers.is_empty() => {
+            Err(Reason::NoTier) if offers.is_empty() => Err(NodeError::lsp_refused(
+                0,
+                "the LSP has nothing for sale at present",
+            )),
+            Err(Reason::NoTier) => {
                 let least = offers.iter().map(|o| o.params.min_payment_size_msat).min();
                 let most = offers.iter().map(|o| o.params.max_payment_size_msat).max();
                 Err(NodeError::lsp_refused(

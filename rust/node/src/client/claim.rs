@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use bitcoin::hex::{DisplayHex, FromHex};
 use bitcoin::secp256k1::PublicKey;
 use ldkjit_core::amount::Msat;
+use ldkjit_core::funding::{judge, Seen, Verdict, Wait};
 use ldkjit_core::ids::{ChannelId, PaymentHash};
 use ldkjit_core::lsps2::{claim_check, may_be_paid_again, Arrived, Bought};
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::reason::Reason;
+use lightning::ln::channel_state::ChannelDetails;
 use lightning::types::payment::PaymentPreimage;
 
 use super::{Client, ClientOrder, Status};
@@ -18,8 +20,6 @@ use crate::crash;
 use crate::events::NodeEvent;
 use crate::node::Node;
 
-/// Blocks before LDK's own deadline at which we give up: a claim must still reach the LSP.
-const DEADLINE_MARGIN: u32 = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -111,6 +111,7 @@ impl Client {
                 }
             }
         }
+        self.promises.add(node, &order, channels);
         let Ok(preimage) = <[u8; 32]>::from_hex(preimage) else {
             return;
         };
@@ -162,12 +163,6 @@ fn all_with(node: &Node, lsp: &PublicKey, channels: &[ChannelId]) -> bool {
     !channels.is_empty() && channels.iter().all(|c| theirs.contains(c))
 }
 
-enum Funding {
-    Good,
-    NotYet,
-    Bad(Reason),
-}
-
 /// Checks the funding transaction in a task of its own, then claims or fails back.
 pub(super) fn spawn(node: &Arc<Node>, hash: PaymentHash) {
     let task_node = Arc::clone(node);
@@ -188,26 +183,24 @@ async fn verify(node: &Arc<Node>, hash: PaymentHash) {
         else {
             return;
         };
-        let (confirmations, timeout) = node.client.lsp(&order.lsp).map_or(
+        let (confirmations, timeout_ms) = node.client.lsp(&order.lsp).map_or(
             // The LSP left the configuration while its payment was here: only what is in the chain counts.
-            (1, Duration::ZERO),
-            |lsp| {
-                (
-                    lsp.confirmations,
-                    Duration::from_millis(lsp.verify_timeout_ms),
-                )
-            },
+            (1, 0),
+            |lsp| (lsp.confirmations, lsp.verify_timeout_ms),
         );
-        let funding = check_funding(node, &order, channels, confirmations).await;
-        let late = deadline.is_some_and(|d| node.height().saturating_add(DEADLINE_MARGIN) >= d)
-            || (confirmations == 0 && started.elapsed() >= timeout);
-        let outcome = match funding {
-            Funding::Good => Some(None),
-            Funding::Bad(reason) => Some(Some(reason)),
-            Funding::NotYet if late => Some(Some(Reason::FundingUnverified)),
-            Funding::NotYet => None,
+        let wait = Wait {
+            confirmations,
+            elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            timeout_ms,
+            height: node.height(),
+            deadline: *deadline,
         };
-        if let Some(refused) = outcome {
+        let refused = match judge(&look(node, &order, channels).await, &wait) {
+            Verdict::Wait => None,
+            Verdict::Claim => Some(None),
+            Verdict::Refuse(reason) => Some(Some(reason)),
+        };
+        if let Some(refused) = refused {
             if refused.is_none() {
                 node.timeline.stamp(hash, "funding_seen");
             }
@@ -226,44 +219,45 @@ async fn verify(node: &Arc<Node>, hash: PaymentHash) {
     }
 }
 
-/// Every channel the payment came over must have its funding output, of its script and value, where we look (J-04).
-async fn check_funding(
-    node: &Node,
-    order: &ClientOrder,
-    channels: &[ChannelId],
-    confirmations: u32,
-) -> Funding {
+/// What can be seen of the funding output of every channel that the payment came over (J-04).
+async fn look(node: &Node, order: &ClientOrder, channels: &[ChannelId]) -> Vec<Seen> {
     let Some(lsp) = convert::public_key(&order.lsp) else {
-        return Funding::Bad(Reason::WrongChannel);
+        return vec![Seen::Unknown];
     };
-    for details in node.cm.list_channels_with_counterparty(&lsp) {
-        if !channels.contains(&convert::channel(&details.channel_id)) || details.is_outbound {
-            continue;
-        }
-        let (Some(txo), Some(expected)) = (details.funding_txo, details.get_funding_output())
-        else {
-            return Funding::Bad(Reason::FundingUnverified);
-        };
-        match node.chain.tx_out(&txo.into_bitcoin_outpoint(), true).await {
-            Err(e) => {
-                node.parts
-                    .log
-                    .warn("client", format_args!("funding {}: {e}", txo.txid));
-                return Funding::NotYet;
-            }
-            Ok(None) => return Funding::NotYet,
-            Ok(Some(found)) => {
-                if found.output.script_pubkey != expected.script_pubkey {
-                    return Funding::Bad(Reason::FundingWrongScript);
-                }
-                if found.output.value != expected.value {
-                    return Funding::Bad(Reason::FundingWrongValue);
-                }
-                if found.confirmations < confirmations {
-                    return Funding::NotYet;
-                }
-            }
+    let known = node.cm.list_channels_with_counterparty(&lsp);
+    let mut outputs = Vec::new();
+    for channel in channels {
+        let details = known.iter().find(|c| c.channel_id.0 == channel.0);
+        outputs.push(match details {
+            // It closed meanwhile.
+            None => Seen::NotYet,
+            // We funded it ourselves.
+            Some(details) if details.is_outbound => Seen::Output {
+                script_fits: true,
+                value_fits: true,
+                confirmations: u32::MAX,
+            },
+            Some(details) => look_at(node, details).await,
+        });
+    }
+    outputs
+}
+
+async fn look_at(node: &Node, details: &ChannelDetails) -> Seen {
+    let (Some(txo), Some(expected)) = (details.funding_txo, details.get_funding_output()) else {
+        return Seen::Unknown;
+    };
+    match node.chain.tx_out(&txo.into_bitcoin_outpoint(), true).await {
+        Ok(Some(found)) => Seen::Output {
+            script_fits: found.output.script_pubkey == expected.script_pubkey,
+            value_fits: found.output.value == expected.value,
+            confirmations: found.confirmations,
+        },
+        Ok(None) => Seen::NotYet,
+        Err(e) => {
+            let log = &node.parts.log;
+            log.warn("client", format_args!("funding {}: {e}", txo.txid));
+            Seen::NotYet
         }
     }
-    Funding::Good
 }

@@ -2,6 +2,7 @@
 
 mod buy;
 mod claim;
+mod promise;
 mod request;
 pub mod watch;
 
@@ -97,6 +98,8 @@ pub struct Client {
     pub requests: Requests,
     /// Funding transactions the balance depends on.
     pub watches: watch::Watches,
+    /// Lifetimes that were paid for.
+    pub promises: promise::Promises,
 }
 
 impl Client {
@@ -120,6 +123,7 @@ impl Client {
             orders: Mutex::new(orders),
             requests: Requests::default(),
             watches: watch::Watches::load(live)?,
+            promises: promise::Promises::load(live)?,
         })
     }
 
@@ -278,6 +282,7 @@ impl Client {
 
     /// Orders nobody paid are forgotten.
     pub fn on_block(&self, node: &Node) {
+        self.promises.on_block(node);
         let now = now_ms();
         let over: Vec<ClientOrder> = lock(&self.orders)
             .values()

@@ -8,6 +8,7 @@ use ldkjit_core::ids::{ChannelId, OpenId, PartId, Scid};
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{ChannelTerms, Effect, Input, OpenFailure};
 use ldkjit_core::reason::FailCode;
+use ldkjit_core::time::Millis;
 use lightning::ln::channelmanager::InterceptId;
 use lightning::util::config::UserConfig;
 
@@ -15,6 +16,7 @@ use super::{stamp, Service, State};
 use crate::convert;
 use crate::crash;
 use crate::ldk;
+use crate::log::now_ms;
 use crate::node::Node;
 
 /// More than exists: no channel can carry it, which is how a part is failed with `temporary_channel_failure`.
@@ -57,7 +59,12 @@ impl Service {
                 open,
                 value_sat,
                 max_to_self_delay,
-            } => open_channel(node, state, client, open, value_sat, max_to_self_delay),
+            } => self.open_channel(node, state, client, open, value_sat, max_to_self_delay),
+            Effect::Lock { open, value_sat } => self.lock_coins(node, open, value_sat),
+            Effect::Score => {
+                self.score(node, state, scid);
+                None
+            }
             Effect::AbandonOpen { open, channel } => {
                 abandon(node, state, client, open, channel);
                 None
@@ -99,6 +106,66 @@ impl Service {
         };
         crash::point(after);
         follows
+    }
+
+    fn open_channel(
+        &self,
+        node: &Node,
+        state: &mut State,
+        client: &PublicKey,
+        open: OpenId,
+        value_sat: u64,
+        max_to_self_delay: u16,
+    ) -> Option<Input> {
+        let failed = |why| Some(Input::OpenFailed { open, why });
+        let log = &node.parts.log;
+        if let Err(why) = self.choose_coins(node, open, value_sat) {
+            return failed(why);
+        }
+        let mut config: UserConfig = node.user_config.clone();
+        config.channel_handshake_config.announce_for_forwarding = false;
+        config.channel_handshake_config.negotiate_scid_privacy = true;
+        // J-59: what the client asks of us, not we of it.
+        config.channel_handshake_limits.their_to_self_delay = max_to_self_delay;
+        config.channel_config = ldk::unpaid_channel_config(&node.user_config);
+        match node
+            .cm
+            .create_channel(*client, value_sat, 0, open.0, None, Some(config))
+        {
+            Ok(temporary) => {
+                state.opening.insert(open, temporary);
+                stamp(node, state, open, "open_channel");
+                node.wake.notify_one();
+                None
+            }
+            Err(e) => {
+                log.warn("lsp", format_args!("channel for {client} not begun: {e:?}"));
+                failed(if node.is_connected(client) {
+                    OpenFailure::Other
+                } else {
+                    OpenFailure::Disconnected
+                })
+            }
+        }
+    }
+
+    /// The client left this order's channel unpaid, or holds its payment too long.
+    fn score(&self, node: &Node, state: &mut State, scid: Scid) {
+        let Some(terms) = state.orders.get(&scid).map(|order| &order.terms) else {
+            return;
+        };
+        let (client, has_token) = (terms.client, terms.token.is_some());
+        let (journal, patience) = (&node.parts.journal, &self.config.patience);
+        let now = Millis(now_ms());
+        state.scores.add(journal, patience, client, has_token, now);
+        let (own, strangers) = state.scores.of(&client);
+        node.parts.log.warn(
+            "lsp",
+            format_args!(
+                "order {scid}: {client} left a channel unpaid: {} of its own, {} of all strangers",
+                own.unpaid, strangers.unpaid
+            ),
+        );
     }
 }
 
@@ -152,55 +219,6 @@ fn fail_part(node: &Node, state: &mut State, client: &PublicKey, part: PartId, c
     }
     // An error means that LDK no longer holds it: it is failed already.
     let _ = node.cm.fail_intercepted_htlc(id);
-}
-
-fn open_channel(
-    node: &Node,
-    state: &mut State,
-    client: &PublicKey,
-    open: OpenId,
-    value_sat: u64,
-    max_to_self_delay: u16,
-) -> Option<Input> {
-    let failed = |why| Some(Input::OpenFailed { open, why });
-    let log = &node.parts.log;
-    let rate = match node.parts.fees.fresh() {
-        Ok(rates) => rates.normal,
-        Err(e) => {
-            log.error("lsp", format_args!("no channel opened: {e}"));
-            return failed(OpenFailure::Other);
-        }
-    };
-    node.set_reserve(1);
-    if let Err(e) = node.parts.wallet.select_and_lock(open.0, value_sat, rate) {
-        log.error("lsp", format_args!("no coins for a channel: {e}"));
-        return failed(OpenFailure::NoCoins);
-    }
-    let mut config: UserConfig = node.user_config.clone();
-    config.channel_handshake_config.announce_for_forwarding = false;
-    config.channel_handshake_config.negotiate_scid_privacy = true;
-    // J-59: what the client asks of us, not we of it.
-    config.channel_handshake_limits.their_to_self_delay = max_to_self_delay;
-    config.channel_config = ldk::unpaid_channel_config(&node.user_config);
-    match node
-        .cm
-        .create_channel(*client, value_sat, 0, open.0, None, Some(config))
-    {
-        Ok(temporary) => {
-            state.opening.insert(open, temporary);
-            stamp(node, state, open, "open_channel");
-            node.wake.notify_one();
-            None
-        }
-        Err(e) => {
-            log.warn("lsp", format_args!("channel for {client} not begun: {e:?}"));
-            failed(if node.is_connected(client) {
-                OpenFailure::Other
-            } else {
-                OpenFailure::Disconnected
-            })
-        }
-    }
 }
 
 fn forward_part(

@@ -1,9 +1,9 @@
 //! Answers LSPS0 and LSPS2 requests; a sale is durable before its answer leaves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::secp256k1::PublicKey;
-use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::{NodeId, Scid};
 use ldkjit_core::lsps0::{encode_result, parse_request, Request, RpcError};
 use ldkjit_core::lsps2::{
@@ -25,6 +25,10 @@ use crate::sync::lock;
 
 /// Scids of LDK that are looked at before one that was sold before will do.
 const SCID_TRIES: u32 = 20;
+/// How old the count of channels and coins may be for an answer that binds nobody.
+const A_SECOND: Duration = Duration::from_secs(1);
+/// How old it may be for a refusal on its account.
+const A_MOMENT: Duration = Duration::from_millis(100);
 
 impl Service {
     /// Answers one message in a task of its own, unless the peer has too many under way.
@@ -108,17 +112,30 @@ impl Service {
         match Call::parse(request, true) {
             Err(error) => Some(Err(error)),
             Ok(Call::ListProtocols) => Some(Ok(protocols_result(true))),
-            Ok(Call::GetInfo(ask)) => Some(
-                decide_get_info(&self.rules, &ask, &client, &self.secret, Millis(now_ms()))
-                    .map(|menu| get_info_result(&menu))
-                    .map_err(|reason| RpcError::refusal(reason, None)),
-            ),
+            Ok(Call::GetInfo(ask)) => {
+                let stock = self.stock(node, A_SECOND);
+                let state = lock(&self.state);
+                let (books, now) = (&state.books, Millis(now_ms()));
+                let menu =
+                    decide_get_info(&self.rules, &stock, books, &ask, &client, &self.secret, now);
+                Some(
+                    menu.map(|menu| get_info_result(&menu))
+                        .map_err(|reason| RpcError::refusal(reason, None)),
+                )
+            }
             Ok(Call::Buy(buy)) => {
                 // Looked at first without the gate and without the store: a refusal costs neither.
-                let wanted = self.decide(node, &lock(&self.state), &client, &buy);
+                let look = |max_age| self.decide(node, &lock(&self.state), &client, &buy, max_age);
+                let wanted = match look(A_SECOND) {
+                    // What was short may have come meanwhile.
+                    Err(Reason::NoLiquidity | Reason::CoinsPromised | Reason::StrangersShare) => {
+                        look(A_MOMENT)
+                    }
+                    decided => decided,
+                };
                 let sold = match wanted {
-                    Err(reason) => Err(reason),
                     Ok(_) => self.sell(node, &client, &buy).await,
+                    Err(reason) => Err(reason),
                 };
                 match sold {
                     Err(reason) => Some(Err(RpcError::refusal(reason, None))),
@@ -149,23 +166,22 @@ impl Service {
         used.ok_or(Reason::TooManyOrders)
     }
 
-    /// What may be sold now.
+    /// What may be sold, as things stood at most this long ago.
     fn decide(
         &self,
         node: &Node,
         state: &State,
         client: &NodeId,
         buy: &BuyRequest,
+        max_age: Duration,
     ) -> Result<Sale, Reason> {
-        node.set_reserve(1);
-        let coins = node.parts.wallet.balances().spendable_sat;
-        let exposure = self.exposure(state, client);
         let seller = Seller {
             rules: &self.rules,
             secret: &self.secret,
             grants: &self.grants,
-            exposure: &exposure,
-            liquidity: Msat::from_sat(coins).unwrap_or(Msat(u64::MAX)),
+            books: &state.books,
+            stock: &self.stock(node, max_age),
+            scores: state.scores.of(client),
         };
         decide_buy(&seller, buy, client, Millis(now_ms()))
     }
@@ -183,7 +199,7 @@ impl Service {
             let mut state = lock(&self.state);
             // Another sale may have drawn the same one meanwhile.
             if !state.orders.contains_key(&scid) {
-                let sale = self.decide(node, &state, client, buy)?;
+                let sale = self.decide(node, &state, client, buy, Duration::ZERO)?;
                 return Ok(self.book(node, &mut state, client, scid, sale));
             }
         }
@@ -200,17 +216,18 @@ impl Service {
         let response = BuyResponse {
             scid,
             cltv_delta: self.config.cltv_expiry_delta,
-            trust: self.config.trust,
+            trust: sale.trust,
         };
         let order = Order::new(Terms {
             scid,
             client: *client,
             size: sale.size,
             params: sale.params,
-            trust: self.config.trust,
+            trust: sale.trust,
             cltv_delta: self.config.cltv_expiry_delta,
             sold_at: Millis(now_ms()),
             token: sale.token,
+            reserved_sat: sale.reserved_sat,
         });
         node.record(&order.sold_entry());
         node.events.emit(&NodeEvent::OrderSold {

@@ -1,8 +1,10 @@
 //! The service side: LSPS2 sales, and the orders driven by what LDK reports. Decides nothing; `ldkjit-core` does.
 
 mod act;
+mod coins;
 mod messages;
 mod observe;
+mod scores;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
@@ -12,9 +14,10 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::Transaction;
 use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::{ChannelId, NodeId, OpenId, Scid};
+use ldkjit_core::liquidity::Books;
 use ldkjit_core::menu::{Grant, Secret};
 use ldkjit_core::order::{ChannelView, Env, Input, Order, OrderLimits, State as OrderState};
-use ldkjit_core::rules::{Exposure, Rules};
+use ldkjit_core::rules::Rules;
 use ldkjit_core::sizing::Sizing;
 use ldkjit_core::time::Millis;
 use lightning::chain::chaininterface::{ConfirmationTarget, FeeEstimator};
@@ -27,6 +30,7 @@ use crate::events::NodeEvent;
 use crate::log::now_ms;
 use crate::node::Node;
 use crate::sync::lock;
+use scores::Scores;
 
 const KIND: &str = "order";
 
@@ -70,6 +74,9 @@ pub struct Service {
 pub(crate) struct State {
     orders: BTreeMap<Scid, Order>,
     by_client: BTreeMap<NodeId, BTreeSet<Scid>>,
+    /// What all orders weigh.
+    books: Books,
+    scores: Scores,
     /// Opens without a funding transaction yet, and LDK's name for the channel until it has one.
     opening: HashMap<OpenId, lightning::ln::types::ChannelId>,
     /// `HTLCHandlingFailed` events to expect for parts that we failed by an impossible forward.
@@ -82,15 +89,19 @@ pub(crate) struct State {
 
 impl State {
     fn insert(&mut self, order: Order) {
+        self.books.add(&order);
         self.by_client
             .entry(order.terms.client)
             .or_default()
             .insert(order.terms.scid);
-        self.orders.insert(order.terms.scid, order);
+        if let Some(before) = self.orders.insert(order.terms.scid, order) {
+            self.books.remove(&before);
+        }
     }
 
     fn remove(&mut self, scid: Scid) {
         if let Some(order) = self.orders.remove(&scid) {
+            self.books.remove(&order);
             if let Some(scids) = self.by_client.get_mut(&order.terms.client) {
                 scids.remove(&scid);
                 if scids.is_empty() {
@@ -143,6 +154,7 @@ impl Service {
                 state.insert(order);
             }
         }
+        state.scores = Scores::load(live)?;
         let secret = Secret(secret);
         let rules = config.rules();
         Ok(Self {
@@ -161,20 +173,28 @@ impl Service {
             wake_ms: l.wake_ms,
             open_ms: l.open_ms,
             grace_ms: l.grace_ms,
+            claim_ms: l.claim_ms,
+            max_held_per_client: l.max_held_per_client,
+            max_held: l.max_held,
             htlc_minimum: Msat(l.htlc_minimum_msat),
             max_opens: l.max_opens,
             charge_on_reuse: l.charge_on_reuse,
             ask_policy: false,
-            sizing: Sizing {
-                sat_per_kw: node
-                    .parts
-                    .fees
-                    .get_est_sat_per_1000_weight(ConfirmationTarget::AnchorChannelFee),
-                provision_ppm: l.extra_capacity_ppm,
-                provision_sat: l.extra_capacity_sat,
-                min_sat: l.min_channel_sat,
-                max_sat: l.max_channel_sat,
-            },
+            sizing: self.sizing(node),
+        }
+    }
+
+    fn sizing(&self, node: &Node) -> Sizing {
+        let l = &self.config.limits;
+        Sizing {
+            sat_per_kw: node
+                .parts
+                .fees
+                .get_est_sat_per_1000_weight(ConfirmationTarget::AnchorChannelFee),
+            provision_ppm: l.extra_capacity_ppm,
+            provision_sat: l.extra_capacity_sat,
+            min_sat: l.min_channel_sat,
+            max_sat: l.max_channel_sat,
         }
     }
 
@@ -234,6 +254,8 @@ impl Service {
                 connected: node.is_connected(&client),
                 channels: &channels,
                 limits: &limits,
+                held_for_client: state.books.of(&order.terms.client).held,
+                held: state.books.total.held,
             };
             let Some(order) = state.orders.get(&scid) else {
                 return;
@@ -288,30 +310,6 @@ impl Service {
             state.opening.remove(&open);
         }
         state.remove(scid);
-    }
-
-    fn exposure(&self, state: &State, client: &NodeId) -> Exposure {
-        let mut exposure = Exposure::default();
-        for order in state.orders.values().filter(|o| !o.paid) {
-            let amount = match &order.open {
-                Some(open) => Msat::from_sat(open.value_sat).unwrap_or(Msat(u64::MAX)),
-                None => order
-                    .terms
-                    .size
-                    .unwrap_or(order.terms.params.min_payment_size_msat),
-            };
-            let add = |sum: Msat| sum.checked_add(amount).unwrap_or(Msat(u64::MAX));
-            exposure.orders = exposure.orders.saturating_add(1);
-            exposure.total = add(exposure.total);
-            if order.terms.client == *client {
-                exposure.client_orders = exposure.client_orders.saturating_add(1);
-                exposure.client = add(exposure.client);
-                if order.state == OrderState::Owed {
-                    exposure.client_unclaimed = exposure.client_unclaimed.saturating_add(1);
-                }
-            }
-        }
-        exposure
     }
 
     /// Every order that is not over, as JSON.

@@ -4,6 +4,8 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Transaction};
 use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::{ChannelId, OpenId, Outpoint, PartId, PaymentHash, Scid};
+use ldkjit_core::ledger::LedgerEntry;
+use ldkjit_core::lsps0::clean_text;
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{Input, OpenFailure, OpenPhase, PartStatus, State as OrderState};
 use lightning::events::ClosureReason;
@@ -54,6 +56,8 @@ impl Service {
                 connected: false,
                 channels: &channels,
                 limits: &limits,
+                held_for_client: state.books.of(&order.terms.client).held,
+                held: state.books.total.held,
             };
             let Some(order) = state.orders.get(&scid) else {
                 continue;
@@ -185,6 +189,9 @@ impl Service {
             self.check_funding(node, &mut state, scid);
             self.apply(node, &mut state, scid, Input::Tick);
         }
+        let now = Millis(now_ms());
+        let (journal, patience) = (&node.parts.journal, &self.config.patience);
+        state.scores.forget(journal, patience, now);
     }
 
     /// LDK gave up an intercepted part of this scid, without saying which.
@@ -529,7 +536,8 @@ impl Service {
         order.is_some_and(|order| order.coins() == Some(open))
     }
 
-    /// Whether the operator may close a channel: not before the lifetime that was sold is over (J-11).
+    /// Whether the operator may close a channel: not before the lifetime that was sold is over (J-11), unless a reason
+    /// is given, which is logged and written down.
     ///
     /// # Errors
     /// `config`, with the confirmations still owed.
@@ -537,6 +545,7 @@ impl Service {
         &self,
         node: &Node,
         channel: &lightning::ln::channel_state::ChannelDetails,
+        break_promise: Option<&str>,
     ) -> Result<(), crate::error::NodeError> {
         let Some(scid) = order_of(OpenId(channel.user_channel_id)) else {
             return Ok(());
@@ -550,12 +559,30 @@ impl Service {
         if age >= owed {
             return Ok(());
         }
-        node.parts.log.warn(
+        let log = &node.parts.log;
+        let Some(why) = break_promise else {
+            log.warn(
+                "lsp",
+                format_args!("order {scid}: close refused, {age} of {owed} blocks sold are over"),
+            );
+            return Err(crate::error::NodeError::config(format!(
+                "this channel was sold for {owed} blocks after confirmation, {age} are over; \
+                 break_promise closes it all the same and says why"
+            )));
+        };
+        let why = clean_text(why);
+        log.warn(
             "lsp",
-            format_args!("order {scid}: close refused, {age} of {owed} blocks sold are over"),
+            format_args!("order {scid}: closed after {age} of {owed} blocks sold: {why}"),
         );
-        Err(crate::error::NodeError::config(format!(
-            "this channel was sold for {owed} blocks after confirmation, {age} are over"
-        )))
+        node.record(&LedgerEntry::PromiseBroken {
+            scid,
+            client: order.terms.client,
+            channel: convert::channel(&channel.channel_id),
+            age,
+            min_lifetime: owed,
+            why,
+        });
+        Ok(())
     }
 }

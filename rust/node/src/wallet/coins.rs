@@ -1,0 +1,135 @@
+//! Which coins may be spent, and which of them best are.
+
+use super::{confirmed_at, State};
+use bdk_wallet::{KeychainKind, LocalOutput};
+use bitcoin::{OutPoint, Txid};
+use std::collections::HashSet;
+
+/// bitcoind takes 25 unconfirmed transactions that hang together; some are left for children that raise a fee.
+pub(super) const MAX_CLUSTER: usize = 20;
+const COINBASE_MATURITY: u32 = 100;
+/// The weight of a transaction with one P2WPKH input, a P2WSH output and P2WPKH change.
+const ONE_INPUT_WEIGHT: u64 = 612;
+/// Change below this is given to the fee (P2WPKH dust limit).
+const DUST_SAT: u64 = 294;
+
+/// How far a coin can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Confirmed,
+    Change,
+    Immature,
+    Foreign,
+}
+
+/// A coin that may be spent.
+pub(super) struct Free {
+    pub(super) outpoint: OutPoint,
+    pub(super) value_sat: u64,
+    kind: Kind,
+}
+
+/// What may be spent now, and what may not.
+pub(super) struct Coins {
+    pub(super) free: Vec<Free>,
+    pub(super) sum_sat: u64,
+    pub(super) barred: Vec<OutPoint>,
+}
+
+impl State {
+    pub(super) fn kind(&self, coin: &LocalOutput, tip: u32) -> Kind {
+        let Some(at) = coin.chain_position.confirmation_height_upper_bound() else {
+            // Only this wallet pays to its change addresses, and only with transactions that it never replaces.
+            return match coin.keychain {
+                KeychainKind::Internal => Kind::Change,
+                KeychainKind::External => Kind::Foreign,
+            };
+        };
+        let coinbase = self
+            .bdk
+            .tx_graph()
+            .get_tx(coin.outpoint.txid)
+            .is_some_and(|tx| tx.is_coinbase());
+        if coinbase && tip.saturating_sub(at).saturating_add(1) < COINBASE_MATURITY {
+            return Kind::Immature;
+        }
+        Kind::Confirmed
+    }
+
+    pub(super) fn usable(&self, coin: &LocalOutput, kind: Kind) -> bool {
+        match kind {
+            Kind::Confirmed => true,
+            Kind::Change => self.cluster(coin.outpoint.txid) < MAX_CLUSTER,
+            Kind::Immature | Kind::Foreign => false,
+        }
+    }
+
+    /// The number of unconfirmed transactions that hang together with this one, ancestors and descendants, and those
+    /// to come that spend locked coins of theirs; counted no further than needed.
+    fn cluster(&self, txid: Txid) -> usize {
+        let graph = self.bdk.tx_graph();
+        let (mut seen, mut todo) = (HashSet::new(), vec![txid]);
+        let mut to_come = 0_usize;
+        while let Some(txid) = todo.pop() {
+            let known = seen.len().saturating_add(to_come);
+            let Some(tx) = graph.get_tx(txid).filter(|_| known <= MAX_CLUSTER) else {
+                continue;
+            };
+            if confirmed_at(&self.bdk, &txid).is_some() || !seen.insert(txid) {
+                continue;
+            }
+            todo.extend(tx.input.iter().map(|input| input.previous_output.txid));
+            for vout in (0_u32..).take(tx.output.len()) {
+                let spends = graph.outspends(OutPoint { txid, vout });
+                todo.extend(spends.iter().copied());
+            }
+            let waiting = self.locks.values().filter(|lock| {
+                let mine = |coin: &&OutPoint| coin.txid == txid;
+                let spent = |coin: &&OutPoint| !graph.outspends(**coin).is_empty();
+                lock.inputs.iter().find(mine).is_some_and(|c| !spent(&c))
+            });
+            to_come = to_come.saturating_add(waiting.count());
+        }
+        seen.len().saturating_add(to_come)
+    }
+
+    /// What may be spent now: neither locked, nor another's, nor too young.
+    pub(super) fn spendable(&self) -> Coins {
+        let locked = self.locked();
+        let tip = self.bdk.latest_checkpoint().height();
+        let mut coins = Coins {
+            free: Vec::new(),
+            sum_sat: 0,
+            barred: Vec::new(),
+        };
+        for coin in self.bdk.list_unspent() {
+            let kind = self.kind(&coin, tip);
+            let (outpoint, value_sat) = (coin.outpoint, coin.txout.value.to_sat());
+            if !locked.contains(&outpoint) && self.usable(&coin, kind) {
+                coins.sum_sat = coins.sum_sat.saturating_add(value_sat);
+                coins.free.push(Free {
+                    outpoint,
+                    value_sat,
+                    kind,
+                });
+            } else {
+                coins.barred.push(outpoint);
+            }
+        }
+        coins
+    }
+}
+
+/// The smallest coin that alone pays `value_sat` and the fee, with change worth having or none; confirmed ones first.
+pub(super) fn least_for(free: &[Free], value_sat: u64, fee_rate: u32) -> Vec<OutPoint> {
+    let fee = ONE_INPUT_WEIGHT
+        .saturating_mul(u64::from(fee_rate))
+        .div_ceil(1_000);
+    let needed = value_sat.saturating_add(fee).saturating_add(DUST_SAT);
+    free.iter()
+        .filter(|coin| coin.value_sat >= needed)
+        .min_by_key(|coin| (coin.kind, coin.value_sat))
+        .map(|coin| coin.outpoint)
+        .into_iter()
+        .collect()
+}

@@ -103,7 +103,7 @@ class ChainError(LdkJitError):
 
     @property
     def why(self) -> str | None:
-        """``unreachable``, ``auth``, ``wrong_network``, ``lying`` or ``behind``."""
+        """``unreachable``, ``auth``, ``wrong_network``, ``lying``, ``behind``, ``pruned``."""
         return self.details.get("why")
 
 

@@ -132,6 +132,18 @@ class Alarm(EventBase):
     message: str
 
 
+class FundingUnconfirmed(EventBase):
+    """The funding transaction of a channel is in no block, about a day after it was published."""
+
+    type: Literal["funding_unconfirmed"] = "funding_unconfirmed"
+    channel_id: str | None = None
+    peer: str | None = None
+    funding: str | None = None
+    """``txid:index``."""
+    blocks: int | None = None
+    """So many came without it."""
+
+
 class OnchainReceived(EventBase):
     """A payment to an address of this wallet is in a block."""
 
@@ -162,6 +174,7 @@ _KNOWN = (
     FundingConflict,
     LspBrokePromise,
     Alarm,
+    FundingUnconfirmed,
     OnchainReceived,
 )
 _TYPES = {str(each.model_fields["type"].default) for each in _KNOWN}
@@ -189,6 +202,7 @@ Event = Annotated[
     | Annotated[FundingConflict, Tag("funding_conflict")]
     | Annotated[LspBrokePromise, Tag("lsp_broke_promise")]
     | Annotated[Alarm, Tag("alarm")]
+    | Annotated[FundingUnconfirmed, Tag("funding_unconfirmed")]
     | Annotated[OnchainReceived, Tag("onchain_received")]
     | Annotated[UnknownEvent, Tag("unknown")],
     Discriminator(_tag),

@@ -27,7 +27,7 @@ fn script(n: u8) -> ScriptBuf {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_bitcoind() {
-    let Some((running, node)) = Running::start().await else {
+    let Some((running, node)) = Running::start(&[]).await else {
         return;
     };
 
@@ -65,7 +65,7 @@ async fn a_real_bitcoind() {
     let wallet = Wallet::open(
         &seed,
         Network::Regtest,
-        None,
+        &[],
         journal.clone(),
         &mut boot,
         log.clone(),

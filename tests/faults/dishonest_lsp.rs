@@ -1,8 +1,10 @@
 //! An LSP that forwards without a funding transaction worth the name: the wallet gives the payment back and nothing else.
 
 use crate::common::{
-    assert_failed, event, events, jit_invoice, ledger, order_state, pay, room, until, with, World,
+    assert_failed, event, events, jit_invoice, ledger, order_state, pay, room, send, until, with,
+    World,
 };
+use ldkjit_core::ids::ChannelId;
 use ldkjit_node::lsp::Fault;
 use serde_json::json;
 
@@ -101,4 +103,44 @@ async fn a_funding_output_that_pays_somebody_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_funding_output_of_half_the_value() {
     is_refused(Fault::WrongValue, "funding_wrong_value", 600_000).await;
+}
+
+/// While the wallet looks for a funding that does not exist the LSP closes the channel: with it goes what there was to
+/// look at, and not the preimage.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_is_closed_before_its_funding_was_seen() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let fault = Some(Fault::NeverBroadcast);
+    let lsp = world.lsp("lsp_trusts_client", json!({}), fault).await;
+    let payer = world.node("payer", json!({}), None).await;
+    let patience = json!({"verify_timeout_ms": 600_000});
+    let wallet = world.wallet(&lsp, patience, None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.in_step(&[&wallet]).await;
+    world.channel(&payer, &lsp, 1_000_000).await;
+
+    let invoice = jit_invoice(&wallet, Some(SIZE)).await;
+    let hash = send(&payer, &invoice.bolt11, None).await;
+    let has_it = || {
+        let stages = wallet.timeline.of(&hash);
+        stages.iter().any(|s| s.stage == "claimable")
+    };
+    until("the wallet has the payment", has_it).await;
+    let channel = with(&lsp, &wallet).remove(0);
+    let channel = ChannelId(channel.channel_id.0);
+    lsp.close_channel(&channel, true).await.unwrap();
+
+    let refused = event(&wallet, "jit_refused").await;
+    assert_eq!(refused["reason"], "channel_closed");
+    assert!(events(&wallet, "payment_received").await.is_empty());
+    assert_eq!(wallet.balances()["lightning"]["claimable_msat"], 0);
+    for earned in ["fee_earned", "order_paid"] {
+        assert!(ledger(&lsp, earned).await.is_empty(), "{earned}");
+    }
+    assert!(world.mempool().await.is_empty());
+    for node in [&wallet, &payer, &lsp] {
+        node.stop().await.unwrap();
+    }
 }

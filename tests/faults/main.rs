@@ -9,12 +9,15 @@
     clippy::arithmetic_side_effects
 )]
 
+mod bitcoind_troubles;
 mod chain_source;
 mod common;
 mod dishonest_lsp;
 mod dishonest_payer;
 mod failure_codes;
+mod forced_closes;
 mod free_rider;
+mod reorganisations;
 mod restarts;
 mod stock_flows;
 mod stock_handlers;

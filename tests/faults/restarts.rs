@@ -387,3 +387,26 @@ async fn a_peer_that_dials_while_the_node_stops() {
         node.stop().await.unwrap();
     }
 }
+
+/// LDK 0.2.7 forgets over a restart that a channel may bring payments with the LSP's fee taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wallet_that_restarts_before_its_channel_is_paid_for() {
+    let fault = Some(Fault::ClientRefuses);
+    let Some(mut stage) = Stage::set("lsp_trusts_client", &CHANNELS, None, fault).await else {
+        return;
+    };
+    let bought = jit_invoice(&stage.wallet, Some(LARGE)).await;
+    let failed = pay(&stage.payer, &bought.bolt11).await;
+    assert_eq!(failed.status, PaymentStatus::Failed, "{failed:?}");
+    until("the fee is owed", || order_state(&stage.lsp) == "owed").await;
+    stage.restart_wallet().await;
+    let paid = pay(&stage.payer, &bought.bolt11).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+    let received = event(&stage.wallet, "payment_received").await;
+    assert_eq!(received["amount_msat"], LARGE - LARGE_FEE);
+    until("the order is paid", || order_state(&stage.lsp) == "paid").await;
+    let earned = ledger(&stage.lsp, "fee_earned").await;
+    let sum = |entry: &Value| entry["amount"].as_u64().unwrap();
+    assert_eq!(earned.iter().map(sum).sum::<u64>(), LARGE_FEE, "{earned:?}");
+    stage.stop().await;
+}

@@ -198,6 +198,9 @@ async def test_a_forced_close_is_swept(pair: Pair, closer: str) -> None:
         balances = [await each.balances() for each in (ann, bob)]
         if not any(each.pending_sweep_sat or each.lightning.claimable for each in balances):
             break
+    else:
+        pytest.fail("never swept")
+    await box.mine(1)
     assert await ann.channels() == [] == await bob.channels()
     outputs = (await transaction(box, txid))["vout"]
     anchors = [each["n"] for each in outputs if each["value"] * SAT_PER_BTC == ANCHOR_SAT]

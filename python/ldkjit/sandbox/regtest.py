@@ -95,7 +95,7 @@ class Regtest:
             BitcoindNotFoundError: There is no bitcoind to run.
             BitcoindStartError: It ended or did not answer within a minute.
         """
-        program, policy = await asyncio.to_thread(_choose, self._program)
+        program, policy = await asyncio.to_thread(choose, self._program)
         self.folder = Path(tempfile.mkdtemp(prefix="ldkjit-regtest-"))
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
@@ -118,6 +118,9 @@ class Regtest:
         self.rpc = Rpc(rpc_port, "ldkjit", secrets.token_hex(16))
         self.zmq_block = f"tcp://127.0.0.1:{block_port}"
         self.zmq_tx = f"tcp://127.0.0.1:{tx_port}"
+        await self._run(program, policy)
+
+    async def _run(self, program: Path, policy: tuple[str, ...]) -> None:
         flags = [
             "-regtest",
             f"-datadir={self.folder}",
@@ -131,7 +134,7 @@ class Regtest:
             "-listenonion=0",
             "-rpcbind=127.0.0.1",
             "-rpcallowip=127.0.0.1",
-            f"-rpcport={rpc_port}",
+            f"-rpcport={self.rpc.port}",
             f"-rpcuser={self.rpc.user}",
             f"-rpcpassword={self.rpc.password}",
             f"-zmqpubrawblock={self.zmq_block}",
@@ -184,7 +187,7 @@ class Regtest:
             return
         with contextlib.suppress(OSError, RpcError):
             await self.rpc.call("stop", timeout_s=5)
-        await _ended(self._process, STOP_TIMEOUT_S)
+        await ended(self._process, STOP_TIMEOUT_S)
         await self._kill()
         if keep:
             _log.warning("kept for inspection: %s", self.folder)
@@ -198,13 +201,13 @@ class Regtest:
             return
         if process.stdin:
             process.stdin.close()
-        if not await _ended(process, KILL_TIMEOUT_S):
+        if not await ended(process, KILL_TIMEOUT_S):
             # The group is the session started for it, and its leader is not yet reaped.
             os.killpg(process.pid, signal.SIGKILL)
-            await _ended(process, KILL_TIMEOUT_S)
+            await ended(process, KILL_TIMEOUT_S)
 
 
-def _choose(program: Path | None) -> tuple[Path, tuple[str, ...]]:
+def choose(program: Path | None) -> tuple[Path, tuple[str, ...]]:
     """The program, and the flags that only some bitcoinds know."""
     program = program or find_bitcoind()
     version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
@@ -212,7 +215,7 @@ def _choose(program: Path | None) -> tuple[Path, tuple[str, ...]]:
     return program, ("-corepolicy=1",) if "Knots" in version else ()
 
 
-async def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+async def ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
     """Wait for the end by asking, which needs neither a thread nor a child watcher."""
     end = time.monotonic() + timeout_s
     while process.poll() is None:

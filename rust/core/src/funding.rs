@@ -12,6 +12,8 @@ pub enum Seen {
     NotYet,
     /// LDK itself does not know what to look for.
     Unknown,
+    /// The channel is closed: it pays nobody for a preimage.
+    Closed,
     /// It is in the mempool or in a block.
     Output {
         /// It pays the channel's script.
@@ -55,6 +57,7 @@ pub fn judge(outputs: &[Seen], wait: &Wait) -> Verdict {
     let mut missing = outputs.is_empty();
     for seen in outputs {
         match *seen {
+            Seen::Closed => return Verdict::Refuse(Reason::ChannelClosed),
             Seen::Unknown => return Verdict::Refuse(Reason::FundingUnverified),
             Seen::Output {
                 script_fits: false, ..

@@ -40,6 +40,8 @@ fn test_J_04_every_output_must_be_there_with_its_script_and_value() {
     let value = Verdict::Refuse(Reason::FundingWrongValue);
     assert_eq!(refuse(wrong(true, false)), value);
     assert_eq!(refuse(Seen::Unknown), LATE);
+    let closed = Verdict::Refuse(Reason::ChannelClosed);
+    assert_eq!(refuse(Seen::Closed), closed);
 }
 
 #[test]

@@ -530,7 +530,7 @@ mod tests {
     fn futures_resolve_only_after_the_commit() {
         let store = MemoryStore::new();
         let (_committer, journal, _) =
-            start(FaultyStore::new(store.clone()).slow(Duration::from_millis(150)));
+            start(FaultyStore::new(store.clone()).at(1, Fault::Slow(Duration::from_millis(150))));
         let write = KVStore::write(&journal, "monitors", "", "m", vec![1]);
         let durable = {
             journal.put("a", "b", vec![2]);
@@ -721,7 +721,7 @@ mod tests {
     fn reads_see_what_is_queued() {
         let store = MemoryStore::new();
         let (_committer, journal, _) =
-            start(FaultyStore::new(store).slow(Duration::from_millis(20)));
+            start(FaultyStore::new(store).at(1, Fault::Slow(Duration::from_millis(20))));
         journal.put("payment", "h", b"pending".to_vec());
         assert_eq!(
             now(journal.read("payment", "h")).unwrap(),

@@ -235,6 +235,10 @@ pub struct Config {
     #[cfg(feature = "faults")]
     #[serde(skip)]
     pub fault: Option<crate::lsp::Fault>,
+    /// The store goes wrong at this commit (from 1).
+    #[cfg(feature = "faults")]
+    #[serde(skip)]
+    pub store_fault: Option<(u64, crate::store::Fault)>,
     /// The LSPS2 of somebody else, instead of ours.
     #[cfg(feature = "faults")]
     #[serde(skip)]

@@ -19,6 +19,7 @@ use ldkjit_core::time::Millis;
 
 use crate::alarms::Alarm;
 use crate::chain::bitcoind::Bitcoind;
+use crate::chain::ChainError;
 use crate::client::watch;
 use crate::config::ChainConfig;
 use crate::crash;
@@ -74,11 +75,9 @@ pub async fn catch_up(
     let mut cache = UnboundedCache::new();
     let tip = synchronize_listeners(chain.clone(), network, &mut cache, listeners)
         .await
-        .map_err(|e| {
-            NodeError::chain(
-                "behind",
-                format!("blocks since the last stop: {}", e.into_inner()),
-            )
+        .map_err(|e| match e.into_inner().downcast::<ChainError>() {
+            Ok(error) => NodeError::from(*error),
+            Err(e) => NodeError::chain("behind", format!("blocks since the last stop: {e}")),
         })?;
     monitors.extend(
         watched
@@ -200,7 +199,7 @@ async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
     loop {
         match client.poll_best_tip().await {
             Ok((ChainTip::Better(header), true)) => {
-                node.tip.send_replace(Tip {
+                let before = node.tip.send_replace(Tip {
                     height: header.height,
                     hash: header.to_best_block().block_hash,
                 });
@@ -208,6 +207,10 @@ async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
                 let surplus = times.len().saturating_sub(clock::MEDIAN_OF);
                 times.drain(..surplus);
                 judge_clock(&node, clock::against_blocks(Millis(now_ms()), &times));
+                // Several blocks at once may have taken the place of others.
+                if header.header.prev_blockhash != before.hash {
+                    node.publish_again();
+                }
                 on_block(&node).await;
                 node.clear(Alarm::Chain);
             }
@@ -245,6 +248,7 @@ async fn on_block(node: &Arc<Node>) {
             lsp.on_block(node);
         }
         node.client.on_block(node);
+        node.overdue.on_block(node);
     }
     for received in node.parts.wallet.take_received() {
         node.events.emit(&NodeEvent::OnchainReceived {

@@ -84,7 +84,7 @@ impl NodeError {
         .retryable()
     }
 
-    /// The chain source failed; `why` is `unreachable`, `auth`, `wrong_network`, `lying` or `behind`.
+    /// The chain source failed; `why` is `unreachable`, `auth`, `wrong_network`, `lying`, `behind` or `pruned`.
     pub fn chain(why: &'static str, message: impl Into<String>) -> Self {
         let error = Self::new("chain", message).with(json!({ "why": why }));
         match why {

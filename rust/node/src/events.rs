@@ -93,6 +93,13 @@ pub enum NodeEvent {
         on: bool,
         message: String,
     },
+    /// The funding transaction of a channel is in no block after so many.
+    FundingUnconfirmed {
+        channel_id: ChannelId,
+        peer: NodeId,
+        funding: String,
+        blocks: u32,
+    },
     /// A payment to an address of ours is in a block.
     OnchainReceived {
         outpoint: String,

@@ -23,6 +23,7 @@ pub mod lsp;
 pub mod lsps;
 pub mod net;
 pub mod node;
+pub mod overdue;
 pub mod payments;
 pub mod reserve;
 pub mod store;

@@ -13,6 +13,7 @@ use lightning::chain::chaininterface::{ConfirmationTarget, FeeEstimator};
 use lightning::events::PathFailure;
 use lightning::sign::EntropySource;
 use lightning::util::config::UserConfig;
+use lightning::util::sweep::OutputSpendStatus;
 use serde_json::json;
 use tokio::sync::{oneshot, watch, Notify};
 use tokio::task::JoinSet;
@@ -36,6 +37,7 @@ use crate::log::{now_ms, Log};
 use crate::lsp::Service;
 use crate::lsps::Transport;
 use crate::net::Net;
+use crate::overdue::Overdue;
 use crate::payments::Payments;
 use crate::reserve::Reserve;
 use crate::store::Store;
@@ -46,6 +48,8 @@ use crate::wallet::Wallet;
 const LEDGER: &str = "ledger";
 /// HTLCs in flight that a forced close is reckoned to pay for, a channel.
 const RESERVE_HTLCS: u16 = 2;
+/// A new wallet follows reorganisations of its first blocks down to this depth.
+const BIRTH_BLOCKS: u32 = 24;
 /// How long tasks may take to end when the node stops.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -101,6 +105,8 @@ pub struct Node {
     pub lsp: Option<Service>,
     /// The wallet side of LSPS2.
     pub client: Client,
+    /// Channels whose funding does not confirm.
+    pub overdue: Overdue,
     /// Listening and dialling.
     pub net: Net,
     /// What an operator must look at.
@@ -189,11 +195,15 @@ impl Node {
         }
         let best = chain.best_block().await?;
         // Words that were given may have coins from before: those are looked for from the first block on.
-        let birthday = config.mnemonic.is_none().then_some(best);
+        let birthday = if config.mnemonic.is_none() && Wallet::is_new(&boot) {
+            chain.last_blocks(best, BIRTH_BLOCKS).await?
+        } else {
+            Vec::new()
+        };
         let wallet = Wallet::open(
             seed,
             config.network,
-            birthday,
+            &birthday,
             (*journal).clone(),
             &mut boot,
             log.clone(),
@@ -282,6 +292,7 @@ impl Node {
             .map(|lsp| Service::load(lsp, keys.derived_secret("lsps2/promise"), &boot.live))
             .transpose()?;
         let client = Client::load(config.lsps.clone(), &boot.live)?;
+        let overdue = Overdue::load(&boot.live)?;
         let net = Net::load(&boot.live);
         for peer in &config.peers {
             let (id, address) = crate::config::parse_peer(peer)?;
@@ -325,6 +336,7 @@ impl Node {
             transport,
             lsp,
             client,
+            overdue,
             net,
             wake,
             committer,
@@ -336,9 +348,12 @@ impl Node {
                 lsp.resume(&node);
             }
             node.reconcile_locks();
+            Client::accept_fees_again(&node);
         }
         // What the last stop left undone, and what the blocks since then have done, is dealt with before anybody asks.
         driver::settle(&node).await;
+        node.publish_again();
+        node.publish_fundings();
         if let Err(e) = node.listen().await {
             let _ = node.stop().await;
             return Err(e);
@@ -469,6 +484,30 @@ impl Node {
                 || self.lsp.as_ref().is_some_and(|lsp| lsp.holds_coins(open));
             if !live && self.parts.wallet.funding(open).is_none() {
                 self.parts.wallet.unlock(open);
+            }
+        }
+    }
+
+    /// What was published and is in no block is sent again: a bitcoind forgets it in a crash, a full mempool drops it,
+    /// and a reorganisation may have met either.
+    pub(crate) fn publish_again(&self) {
+        for tx in self.parts.wallet.unconfirmed() {
+            drop(self.parts.broadcaster.broadcast(vec![tx]));
+        }
+    }
+
+    /// After a restart, the funding transactions too that no mempool ever took. LDK lists only channels that both have
+    /// signed then, and leaves it at its first attempt to publish.
+    fn publish_fundings(&self) {
+        for channel in self.cm.list_channels() {
+            let open = channel.user_channel_id;
+            let withheld = self.lsp.as_ref().is_some_and(|lsp| lsp.withholds(open));
+            let funding = self.parts.wallet.funding(open).filter(|tx| {
+                let used = channel.funding_txo.map(|txo| txo.txid) == Some(tx.compute_txid());
+                used && !withheld && channel.confirmations == Some(0)
+            });
+            if let Some(tx) = funding {
+                drop(self.parts.broadcaster.broadcast(vec![tx]));
             }
         }
     }
@@ -620,6 +659,7 @@ impl Node {
             .sweeper
             .tracked_spendable_outputs()
             .iter()
+            .filter(|o| !self.is_swept(&o.status))
             .fold(0_u64, |s, o| {
                 s.saturating_add(descriptor_sat(&o.descriptor))
             });
@@ -639,6 +679,18 @@ impl Node {
             },
             "pending_sweep_sat": pending_sweep,
         })
+    }
+
+    /// Whether the wallet counts what became of an output; LDK remembers it for another four weeks.
+    fn is_swept(&self, status: &OutputSpendStatus) -> bool {
+        match status {
+            OutputSpendStatus::PendingInitialBroadcast { .. } => false,
+            OutputSpendStatus::PendingFirstConfirmation {
+                latest_spending_tx: tx,
+                ..
+            } => self.parts.wallet.knows(&tx.compute_txid()),
+            OutputSpendStatus::PendingThresholdConfirmations { .. } => true,
+        }
     }
 
     pub(crate) fn on_presence(self: &Arc<Self>, peer: &PublicKey, connected: bool) {
@@ -668,13 +720,18 @@ fn open_store(config: &Config, log: &Arc<Log>) -> Result<(Box<dyn Store>, Seed),
             config.data_dir.display()
         ))
     })?;
-    let store: Box<dyn Store> = match config.store {
+    #[allow(unused_mut)]
+    let mut store: Box<dyn Store> = match config.store {
         StoreKind::Memory => Box::new(crate::store::MemoryStore::default()),
         StoreKind::Sqlite => Box::new(crate::store::SqliteStore::open(
             &config.data_dir.join("node.sqlite"),
             config.network,
         )?),
     };
+    #[cfg(feature = "faults")]
+    if let Some((nth, fault)) = config.store_fault {
+        store = Box::new(crate::store::FaultyStore::new(store).at(nth, fault));
+    }
     // After the store, whose lock keeps a second process out.
     let seed = Seed::load_or_create(&config.data_dir, config.mnemonic.as_deref(), log)?;
     Ok((store, seed))

@@ -8,7 +8,7 @@ use crate::journal::Journal;
 use crate::keys::{Account, Addresses, Seed};
 use crate::log::{now_ms, Log};
 use crate::sync::lock;
-use bdk_wallet::chain::{BlockId, CheckPoint, Merge};
+use bdk_wallet::chain::{BlockId, ChainPosition, CheckPoint, Merge};
 use bdk_wallet::error::CreateTxError;
 use bdk_wallet::{ChangeSet, KeychainKind, LoadParams, Update, Wallet as Bdk};
 use bitcoin::block::{Block, Header};
@@ -119,12 +119,18 @@ struct Built {
 }
 
 impl Wallet {
-    /// The wallet of `seed` as the store knows it, or a new one that looks for coins from `birthday` on
-    /// (from the first block if that is `None`).
+    /// Whether the store holds no wallet yet.
+    pub fn is_new(boot: &Boot) -> bool {
+        boot.live.iter().all(|(kind, _, _)| kind != CHANGES)
+    }
+
+    /// The wallet of `seed` as the store knows it, or a new one that looks for coins after the last of these blocks,
+    /// which follow each other (from the first block on if there are none). As many of them may be reorganised: a
+    /// block is only taken in if it follows one that is known.
     pub fn open(
         seed: &Seed,
         network: Network,
-        birthday: Option<BestBlock>,
+        birthday: &[BestBlock],
         journal: Journal,
         boot: &mut Boot,
         log: Arc<Log>,
@@ -138,13 +144,13 @@ impl Wallet {
                 .map_err(|error| {
                     NodeError::internal(format!("the wallet cannot be created: {error}"))
                 })?;
-            if let Some(birthday) = birthday.filter(|birthday| birthday.height > 0) {
-                let tip = BlockId {
-                    height: birthday.height,
-                    hash: birthday.block_hash,
-                };
-                let chain =
-                    CheckPoint::from_block_ids([bdk.latest_checkpoint().block_id(), tip]).ok();
+            if !birthday.is_empty() {
+                let genesis = bdk.latest_checkpoint().block_id();
+                let known = birthday.iter().filter(|b| b.height > 0).map(|b| BlockId {
+                    height: b.height,
+                    hash: b.block_hash,
+                });
+                let chain = CheckPoint::from_block_ids(std::iter::once(genesis).chain(known)).ok();
                 bdk.apply_update(Update {
                     chain,
                     ..Update::default()
@@ -508,6 +514,20 @@ impl Wallet {
         self.persist_quietly(&mut state);
     }
 
+    /// Every transaction that a mempool once took and that is in no block, oldest first.
+    pub fn unconfirmed(&self) -> Vec<Transaction> {
+        let state = self.state();
+        let all = state.bdk.transactions();
+        let mut sent: Vec<_> = all
+            .filter_map(|tx| match tx.chain_position {
+                ChainPosition::Unconfirmed { last_seen, .. } => Some((last_seen?, tx.tx_node.tx)),
+                ChainPosition::Confirmed { .. } => None,
+            })
+            .collect();
+        sent.sort_by_key(|(seen, _)| *seen);
+        sent.iter().map(|(_, tx)| tx.as_ref().clone()).collect()
+    }
+
     /// Payments to this wallet's addresses that were confirmed since the last call.
     pub fn take_received(&self) -> Vec<Received> {
         std::mem::take(&mut self.state().received)
@@ -516,6 +536,11 @@ impl Wallet {
     /// The block that holds a transaction of this wallet.
     pub fn confirmed_at(&self, txid: &Txid) -> Option<u32> {
         confirmed_at(&self.state().bdk, txid)
+    }
+
+    /// Whether a transaction pays to or from this wallet, in a block or in a mempool.
+    pub fn knows(&self, txid: &Txid) -> bool {
+        self.state().bdk.get_tx(*txid).is_some()
     }
 
     fn connect(&self, block: &Block, height: u32) {
@@ -983,13 +1008,19 @@ mod tests {
     impl Net {
         fn new() -> Self {
             let genesis = bitcoin::constants::genesis_block(Network::Regtest).block_hash();
+            let mut net = Self::born(&[]);
+            net.tip = BestBlock::new(genesis, 0);
+            net
+        }
+
+        fn born(after: &[BestBlock]) -> Self {
             let store = MemoryStore::new();
-            let (committer, wallet) = open(&store, WORDS, None).unwrap();
+            let (committer, wallet) = open(&store, WORDS, after).unwrap();
             Self {
+                tip: wallet.best_block(),
                 store,
                 committer: Some(committer),
                 wallet,
-                tip: BestBlock::new(genesis, 0),
                 salt: 0,
             }
         }
@@ -1029,7 +1060,7 @@ mod tests {
                 }
             });
             self.committer = None;
-            let (committer, wallet) = open(&self.store, WORDS, None).unwrap();
+            let (committer, wallet) = open(&self.store, WORDS, &[]).unwrap();
             self.committer = Some(committer);
             self.wallet = wallet;
         }
@@ -1045,7 +1076,7 @@ mod tests {
     fn open(
         store: &MemoryStore,
         words: &str,
-        birthday: Option<BestBlock>,
+        birthday: &[BestBlock],
     ) -> Result<(Committer, Wallet), NodeError> {
         let (committer, journal, mut boot) =
             Committer::start(Box::new(store.clone()), Log::silent())?;
@@ -1406,6 +1437,49 @@ mod tests {
     }
 
     #[test]
+    fn a_new_wallet_follows_a_reorganisation_of_the_blocks_before_it() {
+        let block = |n: u8| {
+            let hash = bitcoin::BlockHash::from_byte_array([n; 32]);
+            BestBlock::new(hash, 800_000 + u32::from(n))
+        };
+        let mut net = Net::born(&[1, 2, 3, 4].map(block));
+        assert_eq!(net.tip, block(4));
+        let pay = net.pay(50_000);
+        net.mine(vec![pay.clone()]);
+        assert_eq!(net.wallet.balances().confirmed_sat, 50_000);
+        net.wallet.blocks_disconnected(block(1));
+        net.mine_on(block(1), vec![]);
+        assert_eq!(net.wallet.best_block(), net.tip);
+        assert_eq!(net.wallet.balances().confirmed_sat, 0);
+        for txdata in [vec![], vec![pay]] {
+            net.mine(txdata);
+            assert_eq!(net.wallet.best_block(), net.tip);
+        }
+        assert_eq!(net.wallet.balances().confirmed_sat, 50_000);
+        net.restart(true);
+        assert_eq!(net.wallet.best_block(), net.tip);
+    }
+
+    #[test]
+    fn what_was_sent_is_unconfirmed_until_a_block_has_it_and_again_when_that_is_gone() {
+        let mut net = Net::new();
+        let pay = net.pay(500_000);
+        let fork = net.mine(vec![pay]);
+        let first = net.wallet.fund(1, &elsewhere(), 20_000, 300).unwrap();
+        assert!(net.wallet.unconfirmed().is_empty(), "not sent yet");
+        net.wallet.broadcasted(&first);
+        assert_eq!(net.wallet.unconfirmed(), std::slice::from_ref(&first));
+        assert!(net.wallet.knows(&first.compute_txid()));
+        net.restart(true);
+        assert_eq!(net.wallet.unconfirmed(), std::slice::from_ref(&first));
+        net.mine(vec![first.clone()]);
+        assert!(net.wallet.unconfirmed().is_empty());
+        net.wallet.blocks_disconnected(fork);
+        net.mine_on(fork, vec![]);
+        assert_eq!(net.wallet.unconfirmed(), [first]);
+    }
+
+    #[test]
     fn another_seed_is_refused_and_many_changes_are_merged() {
         let mut net = Net::new();
         for _ in 0..MAX_CHANGES + 50 {
@@ -1424,7 +1498,7 @@ mod tests {
         assert!(live.iter().filter(|(kind, _, _)| kind == CHANGES).count() < 5);
         let other = "legal winner thank year wave sausage worth useful legal winner thank yellow";
         assert_eq!(
-            open(&net.store, other, None).err().map(|error| error.code),
+            open(&net.store, other, &[]).err().map(|error| error.code),
             Some("config")
         );
     }
@@ -1432,7 +1506,7 @@ mod tests {
     #[test]
     fn a_new_wallet_starts_at_its_birthday() {
         let birthday = BestBlock::new(bitcoin::BlockHash::from_byte_array([5; 32]), 800_000);
-        let (_committer, wallet) = open(&MemoryStore::new(), WORDS, Some(birthday)).unwrap();
+        let (_committer, wallet) = open(&MemoryStore::new(), WORDS, &[birthday]).unwrap();
         assert_eq!(wallet.best_block(), birthday);
         for (foreign, networks) in [
             ("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "bitcoin"),

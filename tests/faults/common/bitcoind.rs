@@ -10,10 +10,12 @@ use std::time::Duration;
 use bitcoin::Network;
 use ldkjit_node::chain::bitcoind::{Bitcoind, BitcoindConfig};
 use ldkjit_node::chain::ChainError;
+use serde_json::json;
 
 /// A bitcoind that ends with the test.
 pub struct Running {
     child: Child,
+    command: Command,
     /// For bitcoind and the nodes of the test.
     pub folder: PathBuf,
     pub config: BitcoindConfig,
@@ -21,7 +23,7 @@ pub struct Running {
 
 impl Running {
     /// Starts one and waits until it answers; `None`, said aloud, where there is no bitcoind to start.
-    pub async fn start() -> Option<(Self, Arc<Bitcoind>)> {
+    pub async fn start(flags: &[&str]) -> Option<(Self, Arc<Bitcoind>)> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let Ok(exe) = std::env::var("BITCOIND_EXE") else {
             assert!(std::env::var("CI").is_err(), "CI has no BITCOIND_EXE");
@@ -51,17 +53,15 @@ impl Running {
             "-rpcpassword=p",
             "-disablewallet=1",
         ]);
+        command.args(flags);
         let version = Command::new(&exe).arg("--version").output().unwrap();
         if String::from_utf8_lossy(&version.stdout).contains("Knots") {
             command.arg("-corepolicy=1");
         }
-        let child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let running = Self {
-            child,
+            child: command.spawn().unwrap(),
+            command,
             folder,
             config: BitcoindConfig {
                 url: format!("http://127.0.0.1:{port}"),
@@ -71,14 +71,33 @@ impl Running {
             },
         };
         let chain = Arc::new(Bitcoind::new(&running.config, Network::Regtest).unwrap());
-        let mut tries = 0;
-        while let Err(error) = chain.check().await {
-            assert!(matches!(error, ChainError::Unreachable(_)), "{error:?}");
-            tries += 1;
-            assert!(tries < 200, "bitcoind does not start");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        answers(&chain).await;
         Some((running, chain))
+    }
+
+    /// Kills it -9, blocks written, and what is unconfirmed lost; `back` starts it again.
+    pub async fn dies(&mut self, chain: &Bitcoind) {
+        let flush = json!(["none"]);
+        chain.call("gettxoutsetinfo", flush).await.unwrap();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again, with these flags too.
+    pub async fn back(&mut self, chain: &Bitcoind, flags: &[&str]) {
+        self.command.args(flags);
+        self.child = self.command.spawn().unwrap();
+        answers(chain).await;
+    }
+}
+
+async fn answers(chain: &Bitcoind) {
+    let mut tries = 0;
+    while let Err(error) = chain.check().await {
+        assert!(matches!(error, ChainError::Unreachable(_)), "{error:?}");
+        tries += 1;
+        assert!(tries < 200, "bitcoind does not start");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod bitcoind;
+pub mod chain;
 pub mod stock;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use ldkjit_node::chain::bitcoind::Bitcoind;
 use ldkjit_node::channels::OpenRequest;
 use ldkjit_node::client::{InvoiceRecord, JitChoice, ReceiveRequest};
 use ldkjit_node::config::Config;
+use ldkjit_node::error::NodeError;
 use ldkjit_node::log::Log;
 use ldkjit_node::lsp::Fault;
 use ldkjit_node::node::Node;
@@ -47,14 +49,19 @@ pub fn menu() -> Value {
 
 /// One chain and the nodes on it.
 pub struct World {
-    running: bitcoind::Running,
+    pub running: bitcoind::Running,
     pub chain: Arc<Bitcoind>,
 }
 
 impl World {
     /// `None` where there is no bitcoind.
     pub async fn start() -> Option<Self> {
-        let (running, chain) = bitcoind::Running::start().await?;
+        Self::with(&[]).await
+    }
+
+    /// With these flags for bitcoind.
+    pub async fn with(flags: &[&str]) -> Option<Self> {
+        let (running, chain) = bitcoind::Running::start(flags).await?;
         Some(Self { running, chain })
     }
 
@@ -71,6 +78,16 @@ impl World {
         more: Value,
         change: impl FnOnce(&mut Config),
     ) -> Arc<Node> {
+        self.begin(name, more, change).await.unwrap()
+    }
+
+    /// A node that may not start.
+    pub async fn begin(
+        &self,
+        name: &str,
+        more: Value,
+        change: impl FnOnce(&mut Config),
+    ) -> Result<Arc<Node>, NodeError> {
         let bitcoind = &self.running.config;
         let mut settings = json!({
             "network": "regtest",
@@ -104,7 +121,7 @@ impl World {
                 true
             }),
         ));
-        Node::start(config, log).await.unwrap()
+        Node::start(config, log).await
     }
 
     /// An LSP that sells, and cheats as `fault` says.
@@ -143,9 +160,7 @@ impl World {
 
     /// Mines, and waits until these nodes have seen it.
     pub async fn mine(&self, blocks: u32, nodes: &[&Arc<Node>]) {
-        let nobody = ScriptBuf::new_p2wsh(&sha256::Hash::hash(b"nobody").into());
-        let nobody = Address::from_script(&nobody, Network::Regtest).unwrap();
-        self.mine_to(&nobody.to_string(), blocks).await;
+        self.mine_to(&nobody().to_string(), blocks).await;
         self.in_step(nodes).await;
     }
 
@@ -215,6 +230,21 @@ impl World {
         let ids = self.chain.call("getrawmempool", json!([])).await.unwrap();
         serde_json::from_value(ids).unwrap()
     }
+}
+
+/// Who mines.
+pub fn nobody() -> Address {
+    anyones("nobody")
+}
+
+/// Who mines the blocks that take the place of others: no block comes twice.
+pub fn somebody_else() -> Address {
+    anyones("somebody else")
+}
+
+fn anyones(name: &str) -> Address {
+    let script = ScriptBuf::new_p2wsh(&sha256::Hash::hash(name.as_bytes()).into());
+    Address::from_script(&script, Network::Regtest).unwrap()
 }
 
 /// The settings of an LSP.

@@ -235,6 +235,13 @@ impl Order {
         }
     }
 
+    /// Whether the funding transaction of this attempt may not be published: the client has not shown a preimage for it.
+    #[must_use]
+    pub fn withholds(&self, attempt: OpenId) -> bool {
+        let released = |open: &Open| open.id == attempt && open.broadcast;
+        self.terms.trust == TrustModel::ClientTrustsLsp && !self.open.as_ref().is_some_and(released)
+    }
+
     /// The order's own channel, once ready and until it closes.
     fn live_channel(&self) -> Option<ChannelId> {
         self.open

@@ -126,6 +126,23 @@ impl Bitcoind {
         Ok(BestBlock::new(info.best, info.blocks))
     }
 
+    /// This block and those before it, `count` in all if there are as many, the first one first.
+    pub async fn last_blocks(
+        &self,
+        tip: BestBlock,
+        count: u32,
+    ) -> Result<Vec<BestBlock>, ChainError> {
+        let mut blocks = vec![tip];
+        let mut first = tip;
+        for _ in 1..count.min(tip.height) {
+            let header = self.header(&first.block_hash).await?.header;
+            first = BestBlock::new(header.prev_blockhash, first.height.saturating_sub(1));
+            blocks.push(first);
+        }
+        blocks.reverse();
+        Ok(blocks)
+    }
+
     /// The block of the best chain at `height`.
     pub async fn block_hash(&self, height: u32) -> Result<BlockHash, ChainError> {
         parse(
@@ -139,7 +156,13 @@ impl Bitcoind {
         let value = self
             .http
             .call("getblock", json!([hash.to_string(), 0]))
-            .await?;
+            .await
+            .map_err(|error| match error {
+                ChainError::Refused { message, .. } if message.contains("pruned data") => {
+                    ChainError::Pruned
+                }
+                other => other,
+            })?;
         let hex = value.as_str().ok_or_else(|| odd("getblock"))?;
         let block: Block = deserialize_hex(hex).map_err(|_| odd("getblock"))?;
         if block.block_hash() != *hash || !block.check_merkle_root() {

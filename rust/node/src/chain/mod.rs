@@ -35,6 +35,8 @@ pub enum ChainError {
         /// Blocks it knows of.
         headers: u32,
     },
+    /// It has deleted a block that is needed.
+    Pruned,
     /// It refused this call.
     Refused {
         /// The RPC error code.
@@ -59,6 +61,10 @@ impl fmt::Display for ChainError {
                     "the chain source is still catching up: block {blocks} of {headers}"
                 )
             }
+            Self::Pruned => write!(
+                f,
+                "the chain source has pruned blocks that came since the node last ran; it needs one that has them"
+            ),
             Self::Refused { code, message } => {
                 write!(f, "the chain source refused ({code}): {message}")
             }
@@ -76,6 +82,7 @@ impl From<ChainError> for NodeError {
             ChainError::WrongNetwork { .. } => "wrong_network",
             ChainError::Lying(_) | ChainError::Refused { .. } => "lying",
             ChainError::Behind { .. } => "behind",
+            ChainError::Pruned => "pruned",
         };
         Self::chain(why, error.to_string())
     }

@@ -163,6 +163,15 @@ fn all_with(node: &Node, lsp: &PublicKey, channels: &[ChannelId]) -> bool {
     !channels.is_empty() && channels.iter().all(|c| theirs.contains(c))
 }
 
+/// Whether LDK still has every channel the payment came over: one that was closed first, by force and perhaps before
+/// its funding existed, pays nobody for a preimage.
+fn all_open(node: &Node, channels: &[ChannelId]) -> bool {
+    let open = node.cm.list_channels();
+    channels
+        .iter()
+        .all(|id| open.iter().any(|c| c.channel_id.0 == id.0))
+}
+
 /// Checks the funding transaction in a task of its own, then claims or fails back.
 pub(super) fn spawn(node: &Arc<Node>, hash: PaymentHash) {
     let task_node = Arc::clone(node);
@@ -206,6 +215,11 @@ async fn verify(node: &Arc<Node>, hash: PaymentHash) {
             }
             let _gate = node.parts.journal.gate().await;
             match refused {
+                // It may have closed while its funding was looked at.
+                None if !all_open(node, channels) => {
+                    let why = Reason::ChannelClosed;
+                    node.client.refuse(node, hash, Some(order), why);
+                }
                 None => node.client.release(node, order),
                 Some(reason) => node.client.refuse(node, hash, Some(order), reason),
             }
@@ -229,8 +243,7 @@ async fn look(node: &Node, order: &ClientOrder, channels: &[ChannelId]) -> Vec<S
     for channel in channels {
         let details = known.iter().find(|c| c.channel_id.0 == channel.0);
         outputs.push(match details {
-            // It closed meanwhile.
-            None => Seen::NotYet,
+            None => Seen::Closed,
             // We funded it ourselves.
             Some(details) if details.is_outbound => Seen::Output {
                 script_fits: true,

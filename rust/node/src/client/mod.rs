@@ -295,6 +295,30 @@ impl Client {
         }
     }
 
+    /// After a restart, before anything arrives: that an LSP's payments may come with its fee taken is in no store of
+    /// LDK's 0.2.7, which would refuse them, some parts of a payment and not others.
+    pub fn accept_fees_again(node: &Node) {
+        let update = ChannelConfigUpdate {
+            accept_underpaying_htlcs: Some(true),
+            ..ChannelConfigUpdate::default()
+        };
+        for channel in node.cm.list_channels() {
+            let peer = channel.counterparty.node_id;
+            if node.client.lsp(&convert::node_id(&peer)).is_none() {
+                continue;
+            }
+            let changed =
+                node.cm
+                    .update_partial_channel_config(&peer, &[channel.channel_id], &update);
+            if let Err(e) = changed {
+                node.parts.log.error(
+                    "client",
+                    format_args!("channel {}: cannot be paid over: {e:?}", channel.channel_id),
+                );
+            }
+        }
+    }
+
     /// Takes up after a restart what was being checked.
     pub fn resume(node: &Arc<Node>) {
         for order in node.client.orders() {

@@ -536,6 +536,15 @@ impl Service {
         order.is_some_and(|order| order.coins() == Some(open))
     }
 
+    /// Whether the funding transaction of an open may not be published yet.
+    #[must_use]
+    pub fn withholds(&self, open: u128) -> bool {
+        let open = OpenId(open);
+        let state = lock(&self.state);
+        let order = order_of(open).and_then(|scid| state.orders.get(&scid));
+        order_of(open).is_some() && order.is_none_or(|order| order.withholds(open))
+    }
+
     /// Whether the operator may close a channel: not before the lifetime that was sold is over (J-11), unless a reason
     /// is given, which is logged and written down.
     ///

@@ -12,13 +12,14 @@ pub enum Fault {
     LosesAnswer,
     /// Only the first half is written: a store that breaks its promise.
     Torn,
+    /// It takes this long, and so does every later one.
+    Slow(Duration),
 }
 
 /// Wraps another store.
 pub struct FaultyStore<S> {
     inner: S,
     fault: Option<(u64, Fault)>,
-    delay: Duration,
     commits: u64,
 }
 
@@ -28,22 +29,14 @@ impl<S: Store> FaultyStore<S> {
         Self {
             inner,
             fault: None,
-            delay: Duration::ZERO,
             commits: 0,
         }
     }
 
-    /// Goes wrong at the `n`-th commit through this wrapper (from 1) and answers errors from then on.
+    /// Goes wrong at the `n`-th commit through this wrapper (from 1), and unless it is only slow answers errors from then on.
     #[must_use]
     pub fn at(mut self, n: u64, fault: Fault) -> Self {
         self.fault = Some((n, fault));
-        self
-    }
-
-    /// Every commit takes at least this long.
-    #[must_use]
-    pub fn slow(mut self, delay: Duration) -> Self {
-        self.delay = delay;
         self
     }
 }
@@ -55,24 +48,25 @@ impl<S: Store> Store for FaultyStore<S> {
 
     fn commit(&mut self, seq: u64, batch: &[Op]) -> Result<(), StoreError> {
         self.commits = self.commits.saturating_add(1);
-        if !self.delay.is_zero() {
-            std::thread::sleep(self.delay);
-        }
-        match self.fault {
-            Some((n, fault)) if self.commits == n => {
-                match fault {
-                    Fault::Fails => {}
-                    Fault::LosesAnswer => self.inner.commit(seq, batch)?,
-                    Fault::Torn => {
-                        let half = batch.len().div_euclid(2);
-                        self.inner
-                            .commit(seq, batch.get(..half).unwrap_or_default())?;
-                    }
-                }
-                Err(StoreError::Failed("as the test asked".into()))
+        let failed = || StoreError::Failed("as the test asked".into());
+        match self.fault.filter(|(n, _)| self.commits >= *n) {
+            None => self.inner.commit(seq, batch),
+            Some((_, Fault::Slow(delay))) => {
+                std::thread::sleep(delay);
+                self.inner.commit(seq, batch)
             }
-            Some((n, _)) if self.commits > n => Err(StoreError::Failed("as the test asked".into())),
-            _ => self.inner.commit(seq, batch),
+            Some((n, fault)) => {
+                if self.commits == n {
+                    let written = match fault {
+                        Fault::LosesAnswer => batch.len(),
+                        Fault::Torn => batch.len().div_euclid(2),
+                        Fault::Fails | Fault::Slow(_) => return Err(failed()),
+                    };
+                    self.inner
+                        .commit(seq, batch.get(..written).unwrap_or_default())?;
+                }
+                Err(failed())
+            }
         }
     }
 

@@ -1,0 +1,279 @@
+//! Either end of either channel closes by force while a JIT payment is on its way: at each state of its HTLC the chain
+//! pays everybody what is theirs, to the satoshi.
+
+use std::sync::Arc;
+
+use bitcoin::{OutPoint, Transaction};
+use ldkjit_core::ids::{ChannelId, PaymentHash};
+use ldkjit_node::lsp::Fault;
+use ldkjit_node::node::Node;
+use ldkjit_node::payments::{PayRequest, PaymentStatus};
+use serde_json::json;
+
+use crate::common::chain::{Blocks, ANCHOR};
+use crate::common::{
+    coins_sat, count, event, events, id, jit_invoice, order_state, outcome, room, until, with,
+    World,
+};
+
+const SIZE: u64 = 100_000_000;
+const FEE: u64 = 2_000_000;
+const PAYER_SAT: u64 = 1_000_000;
+
+/// How far the payment is when the channel closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Htlc {
+    /// The LSP holds it for a wallet that is away.
+    Held,
+    /// The wallet has it, and looks for the funding in a block before it claims.
+    Forwarded,
+    /// The wallet has claimed; the LSP has not heard of it.
+    Claimed,
+    /// The LSP has the preimage; the payer is away.
+    Settling,
+}
+
+/// Who closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closer {
+    Payer,
+    LspUpstream,
+    LspDownstream,
+    Wallet,
+}
+
+impl Closer {
+    fn upstream(self) -> bool {
+        matches!(self, Self::Payer | Self::LspUpstream)
+    }
+}
+
+struct Stage {
+    world: World,
+    lsp: Arc<Node>,
+    payer: Arc<Node>,
+    wallet: Arc<Node>,
+    hash: PaymentHash,
+    /// All coins of the three before, and the height.
+    coins: u64,
+    height: u32,
+}
+
+impl Stage {
+    async fn set(htlc: Htlc) -> Option<Self> {
+        let world = World::start().await?;
+        let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
+        let payer = world.node("payer", json!({}), None).await;
+        let careful = matches!(htlc, Htlc::Forwarded | Htlc::Settling);
+        let fault = (htlc == Htlc::Claimed).then_some(Fault::HangsUpAtClaim);
+        let more = json!({"confirmations": u32::from(careful)});
+        let wallet = world.wallet(&lsp, more, fault).await;
+        // The wallet needs coins only to claim on a commitment transaction of its own.
+        world.fund(&[&lsp, &payer, &wallet]).await;
+        world.channel(&payer, &lsp, PAYER_SAT).await;
+        world.mine(6, &[&lsp, &payer, &wallet]).await;
+        let (coins, height) = (total(&[&lsp, &payer, &wallet]), lsp.height());
+
+        let bought = jit_invoice(&wallet, Some(SIZE)).await;
+        if htlc == Htlc::Held {
+            wallet.stop().await.unwrap();
+            until("the wallet is away", || !lsp.is_connected(&id(&wallet))).await;
+        }
+        let request = PayRequest {
+            bolt11: bought.bolt11,
+            amount_msat: None,
+            max_fee_msat: None,
+            retry_s: 0,
+        };
+        let hash = payer.pay(request).await.unwrap().id;
+        let stage = Self {
+            world,
+            lsp,
+            payer,
+            wallet,
+            hash,
+            coins,
+            height,
+        };
+        stage.wait(htlc).await;
+        Some(stage)
+    }
+
+    async fn wait(&self, htlc: Htlc) {
+        let (lsp, payer, wallet) = (&self.lsp, &self.payer, &self.wallet);
+        let has_it = || {
+            let channels = with(wallet, lsp);
+            channels.iter().any(|c| !c.pending_inbound_htlcs.is_empty())
+                && wallet
+                    .timeline
+                    .of(&self.hash)
+                    .iter()
+                    .any(|s| s.stage == "claimable")
+        };
+        match htlc {
+            Htlc::Held => until("it is held", || order_state(lsp) == "waking").await,
+            Htlc::Forwarded => until("the wallet has it", has_it).await,
+            Htlc::Claimed => {
+                event(wallet, "payment_received").await;
+                until("the wallet is away", || !lsp.is_connected(&id(wallet))).await;
+                assert_eq!(order_state(lsp), "forwarding");
+            }
+            Htlc::Settling => {
+                until("the wallet has it", has_it).await;
+                payer.hang_up(&id(lsp));
+                until("the payer is away", || !lsp.is_connected(&id(payer))).await;
+                let funding = with(lsp, wallet)[0].funding_txo.unwrap().txid.to_string();
+                self.world.in_mempool(&funding).await;
+                self.world.mine(1, &[lsp, payer, wallet]).await;
+                event(wallet, "payment_received").await;
+                until("the order is paid", || order_state(lsp) == "paid").await;
+            }
+        }
+        if htlc != Htlc::Held {
+            let funding = with(lsp, wallet)[0]
+                .funding_txo
+                .unwrap()
+                .into_bitcoin_outpoint();
+            let known = self.world.chain.tx_out(&funding, true).await.unwrap();
+            assert!(known.is_some(), "its funding is published");
+        }
+    }
+}
+
+/// What these nodes own in coins and in channels that they funded, sat.
+fn total(nodes: &[&Arc<Node>]) -> u64 {
+    let coins: u64 = nodes.iter().map(|node| coins_sat(node)).sum();
+    let channels = nodes.iter().flat_map(|node| node.cm.list_channels());
+    let funded = channels.filter(|c| c.is_outbound);
+    coins + funded.map(|c| c.channel_value_satoshis).sum::<u64>()
+}
+
+/// What of a commitment transaction a node has taken, sat, without anchors.
+fn share(blocks: &Blocks, commitment: &Transaction, node: &Node) -> u64 {
+    let txid = commitment.compute_txid();
+    let mut sum = 0;
+    for (vout, output) in commitment.output.iter().enumerate() {
+        let value = output.value.to_sat();
+        let spender = blocks.spender(OutPoint::new(txid, vout as u32));
+        let knows = |tx: &Transaction| node.parts.wallet.knows(&tx.compute_txid());
+        if value != ANCHOR && spender.is_some_and(knows) {
+            sum += value;
+        }
+    }
+    sum
+}
+
+async fn is_resolved(htlc: Htlc, closer: Closer) {
+    let Some(stage) = Stage::set(htlc).await else {
+        return;
+    };
+    let (lsp, payer, wallet) = (&stage.lsp, &stage.payer, &stage.wallet);
+    let (by, at, peer) = match closer {
+        Closer::Payer => (payer, payer, lsp),
+        Closer::LspUpstream => (lsp, payer, lsp),
+        Closer::LspDownstream => (lsp, lsp, wallet),
+        Closer::Wallet => (wallet, lsp, wallet),
+    };
+    let channel = with(at, peer).remove(0);
+    let value = channel.channel_value_satoshis;
+    let funding = channel.funding_txo.unwrap().into_bitcoin_outpoint();
+    let order = ChannelId(channel.channel_id.0);
+    by.close_channel(&order, true).await.unwrap();
+
+    let living: Vec<&Arc<Node>> = match htlc {
+        Htlc::Held => vec![lsp, payer],
+        _ => vec![lsp, payer, wallet],
+    };
+    // A wallet that was not told of the close goes on for now; one that hung up has no reason to come back.
+    if htlc == Htlc::Forwarded && !closer.upstream() {
+        until("both know", || {
+            with(wallet, lsp).is_empty() && with(lsp, wallet).is_empty()
+        })
+        .await;
+    }
+    stage.world.mine_home(&living).await;
+    let paid = outcome(payer, &stage.hash).await;
+    // What was forwarded and not claimed when its channel closed is not claimed any more: the wallet would take the
+    // chain's word for a payment while its funding may still be another's.
+    let succeeds = match htlc {
+        Htlc::Held => false,
+        Htlc::Forwarded => closer.upstream(),
+        Htlc::Claimed | Htlc::Settling => true,
+    };
+    let expected = if succeeds {
+        PaymentStatus::Succeeded
+    } else {
+        PaymentStatus::Failed
+    };
+    assert_eq!(paid.status, expected, "{paid:?}");
+    let received = match htlc {
+        Htlc::Held => Vec::new(),
+        _ => events(wallet, "payment_received").await,
+    };
+    assert_eq!(received.len(), usize::from(succeeds), "{received:?}");
+
+    until("no HTLC is left", || {
+        living.iter().all(|node| room(node, lsp).is_some()) && room(lsp, payer).is_some()
+    })
+    .await;
+    let blocks = stage.world.blocks().await;
+    let commitment = blocks.spender(funding).unwrap();
+    let fee = blocks.fee(commitment);
+    let of = |node: &Node| share(&blocks, commitment, node);
+    let (gross, net) = if succeeds {
+        (SIZE / 1_000, (SIZE - FEE) / 1_000)
+    } else {
+        (0, 0)
+    };
+    if closer.upstream() {
+        assert_eq!(of(lsp), gross);
+        assert_eq!(of(payer), value - gross - fee - 2 * ANCHOR);
+    } else {
+        assert_eq!(of(wallet), net);
+        assert_eq!(of(lsp), value - net - fee - 2 * ANCHOR);
+    }
+    let left = blocks.unspent(commitment);
+    let is_anchor = |o: &OutPoint| commitment.output[o.vout as usize].value.to_sat() == ANCHOR;
+    assert!(left.iter().all(is_anchor), "{left:?}");
+    let fees: u64 = blocks
+        .after(stage.height)
+        .iter()
+        .map(|tx| blocks.fee(tx))
+        .sum();
+    let left = ANCHOR * left.len() as u64;
+    until("nothing else is gone", || {
+        let all = total(&[lsp, payer, wallet]);
+        // The wallet's own channel is the LSP's money until it closes.
+        all == stage.coins - fees - left
+    })
+    .await;
+    assert_eq!(lsp.parts.wallet.locked(), [] as [u128; 0]);
+    let opened = u64::from(htlc != Htlc::Held);
+    let opens = count(lsp, ["channel_opened", "order_paid"]).await;
+    assert_eq!(opens, [opened as usize, usize::from(succeeds)]);
+    for node in living {
+        node.stop().await.unwrap();
+    }
+}
+
+macro_rules! closes {
+    ($($name:ident: $htlc:ident, $closer:ident;)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            is_resolved(Htlc::$htlc, Closer::$closer).await;
+        }
+    )*};
+}
+
+closes! {
+    held_and_the_payer_closes: Held, Payer;
+    held_and_the_lsp_closes: Held, LspUpstream;
+    forwarded_and_the_payer_closes: Forwarded, Payer;
+    forwarded_and_the_lsp_closes_upstream: Forwarded, LspUpstream;
+    forwarded_and_the_lsp_closes_downstream: Forwarded, LspDownstream;
+    forwarded_and_the_wallet_closes: Forwarded, Wallet;
+    claimed_and_the_lsp_closes_downstream: Claimed, LspDownstream;
+    claimed_and_the_wallet_closes: Claimed, Wallet;
+    settling_and_the_payer_closes: Settling, Payer;
+    settling_and_the_lsp_closes_upstream: Settling, LspUpstream;
+}

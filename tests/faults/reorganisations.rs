@@ -1,0 +1,304 @@
+//! Blocks that go, transactions that are forgotten, and an LSP that spends its funding twice.
+
+use std::sync::Arc;
+
+use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::{Amount, OutPoint, Transaction};
+use ldkjit_node::node::Node;
+use ldkjit_node::overdue::OVERDUE_BLOCKS;
+use ldkjit_node::payments::PaymentStatus;
+use serde_json::{json, Value};
+
+use crate::common::chain::ANCHOR;
+use crate::common::{
+    address, buys_from, coins_sat, event, events, id, jit_invoice, on_disk, order, pay, room,
+    service, until, with, World, PATIENCE,
+};
+
+const SIZE: u64 = 100_000_000;
+const FEE: u64 = 2_000_000;
+const PAYER_SAT: u64 = 1_000_000;
+
+/// A channel that was bought and paid for, its funding in the mempool.
+struct Sold {
+    world: World,
+    lsp: Arc<Node>,
+    payer: Arc<Node>,
+    wallet: Arc<Node>,
+    service: Value,
+    funding: OutPoint,
+    /// The LSP's coins before, sat, and the height.
+    coins: u64,
+    height: u32,
+}
+
+impl Sold {
+    async fn set() -> Option<Self> {
+        let world = World::start().await?;
+        let service = on_disk(service("lsp_trusts_client", json!({})));
+        let lsp = world.node("lsp", service.clone(), None).await;
+        let payer = world.node("payer", json!({}), None).await;
+        let wallet = world.node("wallet", buys_from(&lsp, json!({})), None).await;
+        world.fund(&[&lsp, &payer]).await;
+        world.channel(&payer, &lsp, PAYER_SAT).await;
+        world.mine(6, &[&lsp, &payer, &wallet]).await;
+        let dialled = payer
+            .dial_and_keep(id(&lsp), &address(&lsp), PATIENCE)
+            .await;
+        dialled.unwrap();
+        let (coins, height) = (coins_sat(&lsp), lsp.height());
+        let bought = jit_invoice(&wallet, Some(SIZE)).await;
+        let paid = pay(&payer, &bought.bolt11).await;
+        assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+        event(&wallet, "payment_received").await;
+        until("no HTLC is left", || {
+            room(&wallet, &lsp).is_some() && room(&payer, &lsp).is_some()
+        })
+        .await;
+        let funding = with(&wallet, &lsp)[0].funding_txo.unwrap();
+        Some(Self {
+            world,
+            lsp,
+            payer,
+            wallet,
+            service,
+            funding: funding.into_bitcoin_outpoint(),
+            coins,
+            height,
+        })
+    }
+
+    fn all(&self) -> [&Arc<Node>; 3] {
+        [&self.lsp, &self.payer, &self.wallet]
+    }
+
+    fn funding_txid(&self) -> String {
+        self.funding.txid.to_string()
+    }
+
+    async fn in_mempool(&self) -> bool {
+        self.world.mempool().await.contains(&self.funding_txid())
+    }
+
+    async fn restart_lsp(&mut self) {
+        self.lsp = self.world.restarted(&self.lsp, self.service.clone()).await;
+    }
+
+    async fn stop(self) {
+        for node in [&self.wallet, &self.payer, &self.lsp] {
+            node.stop().await.unwrap();
+        }
+    }
+}
+
+/// LDK closes the channel at both ends as the block goes, even if the next one has the funding again. The wallet gets
+/// what it was paid, the LSP the rest, to the satoshi, and the channel with the payer stays.
+async fn goes_and_all_is_paid_out(depth: u32, with_all: bool) {
+    let Some(sold) = Sold::set().await else {
+        return;
+    };
+    let (lsp, wallet) = (&sold.lsp, &sold.wallet);
+    sold.world.mine(depth, &sold.all()).await;
+    until("both count the confirmations", || {
+        with(wallet, lsp)[0].confirmations == Some(depth)
+            && with(lsp, wallet)[0].confirmations == Some(depth)
+    })
+    .await;
+
+    sold.world.reorganise(depth, with_all, &sold.all()).await;
+    for node in [lsp, wallet] {
+        let closed = event(node, "channel_closed").await;
+        let why = closed["reason"].as_str().unwrap();
+        assert!(
+            why.contains("Funding transaction was un-confirmed"),
+            "{why}"
+        );
+    }
+    assert!(lsp.lsp.as_ref().unwrap().orders().is_empty(), "it is over");
+    assert_eq!(with(lsp, &sold.payer).len(), 1);
+    sold.world.mine_home(&[lsp, wallet]).await;
+
+    let blocks = sold.world.blocks().await;
+    let commitment = blocks.spender(sold.funding).unwrap();
+    let net = (SIZE - FEE) / 1_000;
+    let to_wallet = commitment
+        .output
+        .iter()
+        .filter(|o| o.value == Amount::from_sat(net));
+    assert_eq!(to_wallet.count(), 1, "{commitment:?}");
+    let txs = blocks.after(sold.height);
+    let fees: u64 = txs.iter().map(|tx| blocks.fee(tx)).sum();
+    let left = blocks.unspent(commitment);
+    assert!(left
+        .iter()
+        .all(|o| commitment.output[o.vout as usize].value.to_sat() == ANCHOR));
+    let left = ANCHOR * left.len() as u64;
+    sold.world
+        .have(&[lsp, wallet], sold.coins - fees - left)
+        .await;
+    // The wallet paid for nothing but the sweep of what was its own.
+    let swept = |tx: &&Transaction| {
+        tx.input.iter().any(|input| {
+            let from = input.previous_output;
+            from.txid == commitment.compute_txid()
+                && commitment.output[from.vout as usize].value.to_sat() == net
+        })
+    };
+    let sweep = txs.iter().copied().find(swept).unwrap();
+    assert_eq!(sweep.input.len(), 1);
+    assert_eq!(coins_sat(wallet), net - blocks.fee(sweep));
+    assert_eq!(lsp.parts.wallet.locked(), [] as [u128; 0]);
+    // What both had with others goes on.
+    until("the channel with the payer is usable", || {
+        with(lsp, &sold.payer)[0].is_usable
+    })
+    .await;
+    sold.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jit_funding_leaves_the_chain_by_one_block() {
+    goes_and_all_is_paid_out(1, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jit_funding_leaves_the_chain_by_six_blocks() {
+    goes_and_all_is_paid_out(6, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jit_funding_moves_from_one_block_to_another() {
+    goes_and_all_is_paid_out(1, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reorganisation_above_the_funding_costs_no_channel() {
+    let Some(sold) = Sold::set().await else {
+        return;
+    };
+    let (lsp, wallet) = (&sold.lsp, &sold.wallet);
+    sold.world.mine(7, &sold.all()).await;
+    sold.world.reorganise(6, false, &sold.all()).await;
+    until("both count the confirmations", || {
+        with(wallet, lsp)[0].confirmations == Some(8)
+            && with(lsp, wallet)[0].confirmations == Some(8)
+    })
+    .await;
+    assert!(events(lsp, "channel_closed").await.is_empty());
+    assert!(events(wallet, "channel_closed").await.is_empty());
+    sold.stop().await;
+}
+
+/// Before it is in a block: a bitcoind that crashed knows nothing of it any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_funding_that_the_mempool_forgot_is_sent_again() {
+    let Some(mut sold) = Sold::set().await else {
+        return;
+    };
+    assert!(sold.in_mempool().await);
+    let chain = sold.world.chain.clone();
+    let running = &mut sold.world.running;
+    running.dies(&chain).await;
+    running.back(&chain, &["-persistmempool=0"]).await;
+    assert!(!sold.in_mempool().await);
+    // The next block is when everything is looked at again.
+    sold.world.mine(1, &sold.all()).await;
+    sold.world.in_mempool(&sold.funding_txid()).await;
+
+    // By a new run of the LSP too, at once.
+    let running = &mut sold.world.running;
+    running.dies(&chain).await;
+    running.back(&chain, &[]).await;
+    assert!(!sold.in_mempool().await);
+    sold.restart_lsp().await;
+    sold.world.in_mempool(&sold.funding_txid()).await;
+
+    sold.world.mine(6, &sold.all()).await;
+    until("it is confirmed", || {
+        with(&sold.wallet, &sold.lsp)[0].confirmations == Some(6)
+            && order(&sold.lsp)["open"]["depth"] == 6
+    })
+    .await;
+    assert_eq!(
+        sold.wallet.balances()["lightning"]["depends_on_lsp_msat"],
+        0
+    );
+    sold.stop().await;
+}
+
+/// Blocks come, and none has it: told once a day, and the channel stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_funding_that_does_not_confirm_is_told() {
+    let Some(mut sold) = Sold::set().await else {
+        return;
+    };
+    let channel = with(&sold.lsp, &sold.wallet)[0].channel_id.to_string();
+    // Counted from the first block without it.
+    for blocks in [1, OVERDUE_BLOCKS - 1] {
+        for _ in 0..blocks {
+            sold.world.mine_exactly(&[]).await;
+        }
+        sold.world.in_step(&sold.all()).await;
+    }
+    let quiet = "funding_unconfirmed";
+    assert!(events(&sold.lsp, quiet).await.is_empty());
+    assert!(events(&sold.wallet, quiet).await.is_empty());
+    // A restart forgets nothing of it.
+    sold.restart_lsp().await;
+    sold.world.mine_exactly(&[]).await;
+    sold.world.in_step(&sold.all()).await;
+    for node in [&sold.lsp, &sold.wallet] {
+        let told = event(node, quiet).await;
+        assert_eq!(told["channel_id"], channel);
+        assert_eq!(told["funding"], sold.funding.to_string());
+        assert_eq!(told["blocks"], OVERDUE_BLOCKS);
+    }
+    assert!(sold.in_mempool().await);
+    sold.world.mine(1, &sold.all()).await;
+    for _ in 0..=OVERDUE_BLOCKS {
+        sold.world.mine_exactly(&[]).await;
+    }
+    sold.world.in_step(&sold.all()).await;
+    assert_eq!(events(&sold.lsp, quiet).await.len(), 1);
+    assert_eq!(events(&sold.wallet, quiet).await.len(), 1);
+    sold.stop().await;
+}
+
+/// The wallet saw the funding and gave up the preimage; then a miner takes another spend of the same coins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_lsp_that_spends_its_funding_twice() {
+    let Some(sold) = Sold::set().await else {
+        return;
+    };
+    let (lsp, wallet) = (&sold.lsp, &sold.wallet);
+    let reserve = with(wallet, lsp)[0].unspendable_punishment_reserve.unwrap() * 1_000;
+    let depends = || wallet.balances()["lightning"]["depends_on_lsp_msat"].clone();
+    assert_eq!(depends(), SIZE - FEE - reserve);
+
+    let open = with(lsp, wallet)[0].user_channel_id;
+    let funding = lsp.parts.wallet.funding(open).unwrap();
+    let vout = funding
+        .output
+        .iter()
+        .position(|o| !o.script_pubkey.is_p2wsh());
+    let home = funding.output[vout.unwrap()].script_pubkey.clone();
+    let value = Amount::from_sat(SIZE / 1_000);
+    let place = usize::try_from(sold.funding.vout).unwrap();
+    let (theft, _) = lsp
+        .parts
+        .wallet
+        .replace_output(&funding, place, home, value)
+        .unwrap();
+    assert_ne!(theft.compute_txid(), funding.compute_txid());
+    sold.world.mine_exactly(&[serialize_hex(&theft)]).await;
+    sold.world.in_step(&sold.all()).await;
+
+    let told = event(wallet, "funding_conflict").await;
+    assert_eq!(told["funding"], sold.funding.to_string());
+    assert_eq!(told["conflicting_txid"], theft.compute_txid().to_string());
+    // It is not the wallet's, and is not shown as if it were.
+    assert_eq!(depends(), SIZE - FEE - reserve);
+    let onchain = &wallet.balances()["onchain"];
+    assert_eq!(onchain["confirmed_sat"], 0);
+    sold.stop().await;
+}

@@ -49,8 +49,9 @@ test-python: .venv/extension
 soak-node: .venv/extension
 	cargo build --locked --release --package ldkjit-node --features faults --bin soak-node
 
-soak: soak-node ## kill -9 at random and power cuts: make soak SECONDS=600 SEED=1
-	cd tests && SOAK_NODE=$(SOAK_NODE) ../$(BIN)/python -m soak.soak --power --seconds $(SECONDS) --seed $(SEED)
+soak: soak-node ## kills, power cuts, a bad chain: make soak SECONDS=600 SEED=1; reports add up
+	cd tests && SOAK_NODE=$(SOAK_NODE) ../$(BIN)/python -m soak.soak --power --seconds $(SECONDS) --seed $(SEED) --reports soak/reports
+	-cd tests && ../$(BIN)/python -m soak.total soak/reports/*.json
 
 sweep: soak-node ## kill -9 at every named moment in turn
 	cd tests && SOAK_NODE=$(SOAK_NODE) ../$(BIN)/python -m soak.sweep --power

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ldkjit.sandbox import Regtest
+from ldkjit.sandbox.rpc import SAT_PER_BTC
 
+from .report import Finding, Paid, Report
 
-@dataclass
-class Paid:
-    """A payment that the soak ordered, and what came of it."""
-
-    payment_hash: str
-    payer: str
-    payee: str
-    amount_msat: int
-    opening_fee_msat: int
-    status: str
-    routing_fee_msat: int = 0
-    received_msat: int | None = None
-
-
-@dataclass
-class Finding:
-    """Something that must not be."""
-
-    what: str
-    detail: str
+ANCHOR_SAT = 330
 
 
 def check_payments(paid: Sequence[Paid]) -> list[Finding]:
@@ -65,35 +47,113 @@ def check_ledger(ledger: Sequence[dict[str, Any]], paid: Sequence[Paid]) -> list
     return findings
 
 
-async def check_chain(chain: Regtest, ledger: Sequence[dict[str, Any]]) -> list[Finding]:
-    """One funding transaction an order, and none of them spent by a commitment transaction."""
-    published: dict[str, dict[str, Any]] = {}
-    spent: dict[tuple[str, int], dict[str, Any]] = {}
-    for height in range(1, int(await chain.rpc.call("getblockcount")) + 1):
+async def brought_home(
+    chain: Regtest, coins: Sequence[dict[str, Any]], gifts: Collection[str]
+) -> int:
+    """What of a node's coins came out of channels, sat, before the fees that it paid for that."""
+    txs: dict[str, dict[str, Any]] = {}
+    sum_sat = 0
+    looked: set[str] = set()
+    todo = [(coin["txid"], int(coin["vout"])) for coin in coins]
+    while todo:
+        txid, vout = todo.pop()
+        if txid in gifts:
+            continue
+        if txid not in txs:
+            txs[txid] = await chain.rpc.call("getrawtransaction", txid, 1)
+        tx = txs[txid]
+        if spends_funding(tx):
+            value = to_sat(tx["vout"][vout])
+            # The other side paid for the anchors.
+            sum_sat += 0 if is_commitment(tx) and value == ANCHOR_SAT else value
+        elif txid not in looked:
+            looked.add(txid)
+            todo += [(txin["txid"], txin["vout"]) for txin in tx["vin"]]
+    return sum_sat
+
+
+def to_sat(output: dict[str, Any]) -> int:
+    """The value of an output."""
+    return int(output["value"] * SAT_PER_BTC)
+
+
+def spends_funding(tx: dict[str, Any]) -> bool:
+    """Its input is the two-of-two of a channel."""
+    witness: list[str] = tx["vin"][0].get("txinwitness", [])
+    return len(witness) == 4 and witness[3].startswith("52") and witness[3].endswith("52ae")
+
+
+def is_commitment(tx: dict[str, Any]) -> bool:
+    """BOLT 3: the upper byte of a commitment transaction's locktime is 0x20."""
+    return spends_funding(tx) and tx["locktime"] >> 24 == 0x20
+
+
+async def all_transactions(chain: Regtest) -> list[dict[str, Any]]:
+    """Every transaction of the best chain but the miners' own."""
+    found: list[dict[str, Any]] = []
+    for height in range(1, await chain.rpc.height() + 1):
         block_hash = await chain.rpc.call("getblockhash", height)
         block = await chain.rpc.call("getblock", block_hash, 2)
-        for tx in block["tx"]:
-            published[tx["txid"]] = tx
-            for txin in tx["vin"]:
-                if "txid" in txin:
-                    spent[(txin["txid"], txin["vout"])] = tx
-    findings: list[Finding] = []
+        found += block["tx"][1:]
+    return found
+
+
+async def unclaimed(chain: Regtest) -> list[str]:
+    """Outputs of commitment transactions that nobody has taken yet, without their anchors."""
+    left: list[str] = []
+    for tx in await all_transactions(chain):
+        if is_commitment(tx):
+            for output in tx["vout"]:
+                if to_sat(output) != ANCHOR_SAT and await chain.rpc.txout(tx["txid"], output["n"]):
+                    which = f"{tx['txid']}:{output['n']} of {output['value']}"
+                    left.append(f"{which}, funding {tx['vin'][0]['txid']}")
+    return left
+
+
+async def check_chain(
+    chain: Regtest,
+    ledger: Sequence[dict[str, Any]],
+    excused: Mapping[str, str],
+    report: Report,
+) -> None:
+    """One funding transaction an order, spent by a commitment transaction only for a reason."""
+    txs = await all_transactions(chain)
+    published = {tx["txid"] for tx in txs}
+    findings = report.findings
     opens: Counter[str] = Counter()
+    paid: set[str] = set()
+    orders: dict[str, str] = {}
+    unpaid: set[str] = set()
+    for row in ledger:
+        entry = row["entry"]
+        if entry["kind"] == "order_paid":
+            paid.add(entry["channel"])
+        if entry["kind"] == "channel_closed" and entry["reason"] == "fee_unpaid":
+            unpaid.add(entry["channel"])
+    why = dict(excused)
     for row in ledger:
         entry = row["entry"]
         if entry["kind"] != "channel_opened":
             continue
-        txid, _, vout = entry["funding"].partition(":")
-        if txid not in published:
-            continue
-        # A scid may be sold again; the last 24 bits of an open's id count attempts.
-        opens[entry["open"][:-6]] += 1
-        spender = spent.get((txid, int(vout)))
-        # BOLT 3: the upper byte of a commitment transaction's locktime is 0x20.
-        if spender is not None and spender["locktime"] >> 24 == 0x20:
-            text = f"order {entry['scid']}: channel {entry['channel']}"
-            findings.append(Finding("commitment transaction on chain", text))
+        txid = entry["funding"].partition(":")[0]
+        orders[txid] = entry["channel"]
+        if entry["channel"] in unpaid:
+            why.setdefault(txid, "never paid for")
+        if txid in published:
+            # A scid may be sold again; the last 24 bits of an open's id count attempts.
+            opens[entry["open"][:-6]] += 1
+        else:
+            report.forgotten += 1
+    for tx in txs:
+        if is_commitment(tx):
+            txid = tx["vin"][0]["txid"]
+            report.closed_by_force[why.get(txid, "nobody knows")] += 1
+            if txid not in why:
+                text = f"channel {orders.get(txid, 'of no order')}, funding {txid}"
+                findings.append(Finding("commitment transaction on chain", text))
     for sale, count in opens.items():
         if count > 1:
             findings.append(Finding("opened more than once", f"sale {sale}: {count} times"))
-    return findings
+    for txid, channel in orders.items():
+        if channel in paid and txid not in published:
+            findings.append(Finding("paid for and not published", f"channel {channel}: {txid}"))

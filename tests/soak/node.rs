@@ -1,6 +1,7 @@
 //! One node as a process of its own: JSON lines in, JSON lines out, so that the soak can kill it at any moment.
 //!
-//! The first line is the configuration; every other is `{"id", "method", "params"}`. The end of the input stops the node.
+//! The first line is `{"config", "trouble"}`, trouble being what is to go wrong in this run; every other is
+//! `{"id", "method", "params"}`. The end of the input stops the node.
 
 #![allow(
     missing_docs,
@@ -12,14 +13,18 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ldkjit_core::ids::OpenId;
 use ldkjit_node::config::Config;
 use ldkjit_node::crash::armed;
 use ldkjit_node::error::NodeError;
 use ldkjit_node::log::Log;
+use ldkjit_node::lsp::Fault as Cheat;
 use ldkjit_node::node::Node;
+use ldkjit_node::store::Fault;
 use ldkjit_node::{api, log::Record};
+use lightning::events::bump_transaction::WalletSource;
 use lightning::util::logger::Level;
 use serde_json::{json, Value};
 use tokio::sync::mpsc;
@@ -45,15 +50,45 @@ fn write_log(record: Record) -> bool {
     true
 }
 
+/// What is to go wrong: a moment at which the node dies, a store that fails, a wallet that is no help.
+fn make_trouble(config: &mut Config, trouble: &Value) {
+    if let Some(point) = trouble["arm"].as_str() {
+        armed::arm(point, number(&trouble["nth"]));
+    }
+    let store = &trouble["store"];
+    let after = u64::from(number(&store["nth"]));
+    config.store_fault = store["fault"].as_str().map(|fault| {
+        let fault = match fault {
+            "fails" => Fault::Fails,
+            "loses_answer" => Fault::LosesAnswer,
+            "slow" => Fault::Slow(Duration::from_millis(number(&store["ms"]).into())),
+            other => panic!("no fault {other}"),
+        };
+        (after, fault)
+    });
+    config.fault = trouble["wallet"].as_str().map(|fault| match fault {
+        "ignores_offer" => Cheat::IgnoresOffer,
+        "refuses" => Cheat::ClientRefuses,
+        other => panic!("no fault {other}"),
+    });
+}
+
+fn number(value: &Value) -> u32 {
+    value.as_u64().map_or(1, |n| u32::try_from(n).unwrap())
+}
+
 async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value, NodeError> {
     match method {
         "arm" => {
-            let nth = params["nth"].as_u64().unwrap();
-            armed::arm(
-                params["point"].as_str().unwrap(),
-                u32::try_from(nth).unwrap(),
-            );
+            armed::arm(params["point"].as_str().unwrap(), number(&params["nth"]));
             Ok(json!({}))
+        }
+        "coins" => {
+            let coins = node.parts.wallet.list_confirmed_utxos().await.unwrap();
+            let shown = coins.iter().map(|coin| coin.outpoint);
+            Ok(json!(shown
+                .map(|o| json!({"txid": o.txid.to_string(), "vout": o.vout}))
+                .collect::<Vec<_>>()))
         }
         // Opens whose coins are set aside, without those whose funding is in a block.
         "locked" => {
@@ -80,7 +115,9 @@ async fn main() {
         }
     });
     let first = lines.recv().await.expect("a configuration");
-    let config = Config::from_json(serde_json::from_str(&first).unwrap()).unwrap();
+    let first: Value = serde_json::from_str(&first).unwrap();
+    let mut config = Config::from_json(first["config"].clone()).unwrap();
+    make_trouble(&mut config, &first["trouble"]);
     let level = match std::env::var_os("SOAK_VERBOSE") {
         Some(_) => Level::Debug,
         None => Level::Info,
@@ -94,7 +131,14 @@ async fn main() {
         }
     };
     say(&json!({"started": node.status()}));
-    while let Some(line) = lines.recv().await {
+    let mut stopped = node.parts.journal.watch_stopped();
+    loop {
+        let line = tokio::select! {
+            line = lines.recv() => line,
+            // A store that fails stops the node: whoever runs it is told why.
+            _ = stopped.wait_for(Option::is_some) => break,
+        };
+        let Some(line) = line else { break };
         let request: Value = serde_json::from_str(&line).unwrap();
         let node = Arc::clone(&node);
         tokio::spawn(async move {
@@ -106,6 +150,7 @@ async fn main() {
             say(&answer);
         });
     }
-    let stopped = node.stop().await;
-    say(&json!({"stopped": stopped.err().map(|error| show(&error))}));
+    let why = node.parts.journal.stopped().map(NodeError::from);
+    let ended = node.stop().await.err();
+    say(&json!({"stopped": why.or(ended).as_ref().map(show)}));
 }

@@ -28,7 +28,10 @@ class Process:
     Attributes:
         name: Its folder and log.
         status: What it said of itself when it last started.
+        trouble: What is to go wrong in its next run only, as node.rs reads it.
         died_at: The named moment at which it last ended itself, if it did.
+        stopped: The code of the error with which it last stopped by itself, if it did.
+        killed: It was, in this run.
         dead: Set while there is no process.
     """
 
@@ -44,7 +47,10 @@ class Process:
         self.folder = folder
         self.config = {**config, "data_dir": str(folder / name), "alias": name}
         self.status: dict[str, Any] = {}
+        self.trouble: dict[str, Any] = {}
         self.died_at: str | None = None
+        self.stopped: str | None = None
+        self.killed = False
         self.dead = asyncio.Event()
         self.dead.set()
         self._binary = binary
@@ -57,7 +63,8 @@ class Process:
 
     async def start(self, timeout: float = 60.0) -> None:
         """Start, and wait until it is in step with the chain."""
-        self.died_at = None
+        self.died_at, self.stopped, self.killed = None, None, False
+        trouble, self.trouble = self.trouble, {}
         with (self.folder / f"{self.name}.log").open("ab") as log:
             # No core files: an armed moment ends in an abort.
             self._process = await asyncio.create_subprocess_exec(
@@ -75,7 +82,7 @@ class Process:
         self.dead.clear()
         self._started = asyncio.get_running_loop().create_future()
         self._reader = asyncio.create_task(self._read(self._process))
-        self._write(self.config)
+        self._write({"config": self.config, "trouble": trouble})
         self.status = await asyncio.wait_for(self._started, timeout)
 
     async def call(self, method: str, timeout: float = 40.0, **params: Any) -> Any:
@@ -102,6 +109,7 @@ class Process:
     def kill(self) -> None:
         """End it as a power cut would."""
         if self._process is not None:
+            self.killed = True
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
@@ -134,6 +142,10 @@ class Process:
                     continue
                 if "error" in line:
                     error = line["error"]
+                    # It cannot save and is about to stop: as good as dead.
+                    if error["code"] in ("store", "stopped"):
+                        answer.set_exception(DiedError(self.name))
+                        continue
                     answer.set_exception(CallError(error["code"], error["message"]))
                 else:
                     answer.set_result(line["result"])
@@ -144,6 +156,8 @@ class Process:
                 started.set_exception(CallError(error["code"], error["message"]))
             elif "died_at" in line:
                 self.died_at = line["died_at"]
+            elif line.get("stopped") is not None:
+                self.stopped = line["stopped"]["code"]
         await process.wait()
         self.dead.set()
         if not started.done():

@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from .check import Finding
-from .soak import POINTS, Soak, binary_option, conclude
+from .moments import POINTS
+from .report import Finding
+from .soak import Soak, binary_option, conclude
 
 # A restart and a reconnect are seconds; more means that something waited for its timeout.
 SLOW_S = 20.0
@@ -18,7 +19,7 @@ class Sweep(Soak):
     """A soak whose kills are planned."""
 
     def __init__(self, binary: Path, seed: int, *, times: int, power: bool, only: str) -> None:
-        super().__init__(binary, 0.0, seed, kills=False, power=power)
+        super().__init__(binary, 0.0, seed, kills=False, world=False, power=power)
         self.times = times
         self.only = only
         self.count = 0

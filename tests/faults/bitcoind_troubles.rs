@@ -185,7 +185,7 @@ async fn one_that_takes_a_commitment_transaction_only_with_its_child() {
     let channel = with(&ann, &bob).remove(0);
     let funding = channel.funding_txo.unwrap().into_bitcoin_outpoint();
     let order = ChannelId(channel.channel_id.0);
-    ann.close_channel(&order, true).await.unwrap();
+    ann.close_channel(&order, true, None).await.unwrap();
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while world.unconfirmed_spender(funding).await.is_none() {
         assert!(tokio::time::Instant::now() < deadline, "never taken");

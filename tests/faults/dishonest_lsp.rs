@@ -130,7 +130,7 @@ async fn a_channel_that_is_closed_before_its_funding_was_seen() {
     until("the wallet has the payment", has_it).await;
     let channel = with(&lsp, &wallet).remove(0);
     let channel = ChannelId(channel.channel_id.0);
-    lsp.close_channel(&channel, true).await.unwrap();
+    lsp.close_channel(&channel, true, None).await.unwrap();
 
     let refused = event(&wallet, "jit_refused").await;
     assert_eq!(refused["reason"], "channel_closed");

@@ -178,7 +178,7 @@ async fn is_resolved(htlc: Htlc, closer: Closer) {
     let value = channel.channel_value_satoshis;
     let funding = channel.funding_txo.unwrap().into_bitcoin_outpoint();
     let order = ChannelId(channel.channel_id.0);
-    by.close_channel(&order, true).await.unwrap();
+    by.close_channel(&order, true, None).await.unwrap();
 
     let living: Vec<&Arc<Node>> = match htlc {
         Htlc::Held => vec![lsp, payer],

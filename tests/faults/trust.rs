@@ -70,7 +70,8 @@ async fn coins_wait_with_the_payment_for_a_sleeping_client() {
     let buys = on_disk(buys_from(&lsp, json!({})));
     let wallet = world.node("wallet", buys.clone(), None).await;
     world.fund(&[&lsp, &payer]).await;
-    let kept = payer.dial_and_keep(id(&lsp), &address(&lsp), PATIENCE);
+    let at = address(&lsp);
+    let kept = payer.dial_and_keep(id(&lsp), &at, PATIENCE);
     kept.await.unwrap();
     world.channel(&payer, &lsp, 1_000_000).await;
     world.in_step(&[&wallet]).await;

@@ -21,6 +21,7 @@ mod reorganisations;
 mod restarts;
 mod stock_flows;
 mod stock_handlers;
+mod strangers;
 mod trust;
 mod two_parts;
 mod variable_amount;

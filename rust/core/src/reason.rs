@@ -74,6 +74,8 @@ reasons! {
     FeeExceedsPayment, Some(202), "payment does not exceed its opening fee";
     /// The client is on the deny list, or not on the allow list (J-34).
     ClientDenied, Some(1), "client not served";
+    /// This client has too many requests under way.
+    TooManyRequests, Some(1), "too many requests at once";
     /// This client has too many open orders (J-34).
     TooManyOrdersOfClient, Some(1), "too many open orders for this client";
     /// There are too many open orders in all (J-34).

@@ -15,6 +15,7 @@ use ldkjit_core::standing::Patience;
 use serde::Deserialize;
 
 use crate::chain::bitcoind::BitcoindConfig;
+use crate::door::PeerLimits;
 use crate::error::NodeError;
 
 /// Smaller coins of the pool would cost more than they are good for, sat.
@@ -222,6 +223,9 @@ pub struct Config {
     /// Peers to stay connected to, `node_id@host:port`.
     #[serde(default)]
     pub peers: Vec<String>,
+    /// What peers that dial us and have no business here may use up.
+    #[serde(default)]
+    pub peer_limits: PeerLimits,
     /// How long forwards wait for company, ms: privacy against latency.
     #[serde(default)]
     pub forward_delay_ms: u64,

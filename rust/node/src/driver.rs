@@ -320,10 +320,14 @@ async fn read_messages(node: Arc<Node>, mut inbox: Inbox) {
         match incoming {
             Incoming::Connected(peer) | Incoming::Disconnected(peer) => {
                 let connected = matches!(incoming, Incoming::Connected(_));
+                if connected {
+                    node.meet(&peer);
+                }
                 let _gate = node.parts.journal.gate().await;
                 node.on_presence(&peer, connected);
                 node.wake.notify_one();
             }
+            Incoming::Flooded(peer) => node.hung_up_on(&peer),
             Incoming::Message(peer, payload) => {
                 let asked = node.client.requests.asked(&peer);
                 match side_of(&payload, asked) {
@@ -359,12 +363,16 @@ async fn tick(node: Arc<Node>) {
                     judge_clock(&node, Some(skew));
                 }
                 last = now;
+                node.net.sweep();
                 if let Some(lsp) = &node.lsp {
                     let _gate = node.parts.journal.gate().await;
                     lsp.on_second(&node);
                 }
             }
-            _ = peers.tick() => node.pm.timer_tick_occurred(),
+            _ = peers.tick() => {
+                node.pm.timer_tick_occurred();
+                node.net.door.look_again(|peer| node.has_business(peer));
+            }
             _ = channels.tick() => node.cm.timer_tick_occurred(),
             _ = rebroadcast.tick() => node.monitors.rebroadcast_pending_claims(),
             _ = announce.tick() => announce_node(&node),

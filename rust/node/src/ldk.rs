@@ -38,6 +38,7 @@ use crate::commit::Snapshot;
 use crate::config::Config;
 use crate::error::NodeError;
 use crate::fees::Fees;
+use crate::inbound::Inbound;
 use crate::journal::Journal;
 use crate::keys::Keys;
 use crate::log::{now_ms, Log};
@@ -123,7 +124,7 @@ pub type ChannelManager = channelmanager::ChannelManager<
 /// LDK's peer manager.
 pub type PeerManager = peer_handler::PeerManager<
     SocketDescriptor,
-    Arc<ChannelManager>,
+    Arc<Inbound>,
     Arc<Gossip>,
     Arc<IgnoringMessageHandler>,
     Arc<Log>,
@@ -462,7 +463,7 @@ pub fn peer_manager(
     transport: &Arc<Transport>,
 ) -> Arc<PeerManager> {
     let handlers = MessageHandler {
-        chan_handler: manager.clone(),
+        chan_handler: Arc::new(Inbound(manager.clone())),
         route_handler: gossip.clone(),
         onion_message_handler: Arc::new(IgnoringMessageHandler {}),
         custom_message_handler: transport.clone(),

@@ -4,8 +4,10 @@ use lightning::util::logger::{Level, Logger, Record as LdkRecord};
 use serde::Serialize;
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::sync::lock;
 
 /// No message is longer. Peers choose parts of what is logged.
 pub const MAX_MESSAGE: usize = 2048;
@@ -100,6 +102,31 @@ impl Log {
     /// For whoever looks for a fault.
     pub fn debug(&self, target: &str, args: fmt::Arguments<'_>) {
         self.write(Level::Debug, target, args);
+    }
+}
+
+/// What strangers can cause as often as they like: said once in ten seconds, with how often it was left unsaid.
+#[derive(Default)]
+pub struct Seldom(Mutex<(Option<Instant>, u64)>);
+
+impl Seldom {
+    const PAUSE: Duration = Duration::from_secs(10);
+
+    /// Writes a warning, or counts it.
+    pub fn warn(&self, log: &Log, target: &str, args: fmt::Arguments<'_>) {
+        let unsaid = {
+            let mut state = lock(&self.0);
+            if state.0.is_some_and(|said| said.elapsed() < Self::PAUSE) {
+                state.1 = state.1.saturating_add(1);
+                return;
+            }
+            state.0 = Some(Instant::now());
+            std::mem::take(&mut state.1)
+        };
+        match unsaid {
+            0 => log.warn(target, args),
+            n => log.warn(target, format_args!("{args} ({n} like it before)")),
+        }
     }
 }
 
@@ -208,7 +235,6 @@ fn unsafe_to_show(c: char) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
-    use std::sync::Mutex;
 
     fn capture(level: Level) -> (Log, Arc<Mutex<Vec<Record>>>) {
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -244,6 +270,21 @@ mod tests {
             assert!(!record.message.chars().any(char::is_control));
         }
         assert_eq!(log.dropped(), 1);
+    }
+
+    #[test]
+    fn what_strangers_cause_is_said_once_and_counted() {
+        let (log, seen) = capture(Level::Info);
+        let seldom = Seldom::default();
+        for n in 0..5 {
+            seldom.warn(&log, "t", format_args!("{n}"));
+        }
+        let long_ago = Instant::now().checked_sub(Seldom::PAUSE);
+        lock(&seldom.0).0 = long_ago;
+        seldom.warn(&log, "t", format_args!("5"));
+        let seen = seen.lock().unwrap();
+        let said: Vec<_> = seen.iter().map(|r| r.message.as_str()).collect();
+        assert_eq!(said, ["0", "5 (4 like it before)"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! LSPS0 transport: BOLT 8 messages of type 37913 in and out, and which peers come and go (T-01).
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bitcoin::secp256k1::PublicKey;
@@ -7,8 +8,9 @@ use ldkjit_core::lsps0::{MAX_PAYLOAD, MESSAGE_TYPE};
 #[cfg(feature = "faults")]
 use lightning::events::Event;
 use lightning::io;
-use lightning::ln::msgs::{DecodeError, Init, LightningError};
+use lightning::ln::msgs::{DecodeError, ErrorAction, Init, LightningError, WarningMessage};
 use lightning::ln::peer_handler::CustomMessageHandler;
+use lightning::ln::types::ChannelId;
 use lightning::ln::wire::{CustomMessageReader, Type};
 use lightning::types::features::{InitFeatures, NodeFeatures};
 use lightning::util::ser::{LengthLimitedRead, Writeable, Writer};
@@ -18,8 +20,10 @@ use crate::sync::lock;
 
 /// The feature bit of an LSP (T-12): never set by a client.
 const FEATURE_BIT: usize = 729;
-/// Messages that may wait for us; beyond it the newest is dropped, and its sender times out.
-const INBOX: usize = 4_096;
+/// Messages of one peer that may wait for us, and how large they may be together before the last one, bytes: one that
+/// sends more is hung up on.
+const MAX_WAITING: usize = 64;
+const MAX_WAITING_BYTES: usize = MAX_PAYLOAD;
 
 /// One LSPS0 message: JSON text, not yet looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +50,61 @@ pub enum Incoming {
     Connected(PublicKey),
     /// A peer's last connection ended.
     Disconnected(PublicKey),
+    /// A peer sent so much that it is hung up on.
+    Flooded(PublicKey),
+}
+
+/// Messages that wait, by peer: each peer has its turn, so that a flood delays its own sender.
+#[derive(Default)]
+struct Waiting {
+    by_peer: Mutex<(HashMap<PublicKey, VecDeque<Vec<u8>>>, VecDeque<PublicKey>)>,
+    news: Notify,
+}
+
+impl Waiting {
+    /// Whether there was room.
+    fn push(&self, peer: PublicKey, payload: Vec<u8>) -> bool {
+        let mut guard = lock(&self.by_peer);
+        let (queues, turns) = &mut *guard;
+        let queue = queues.entry(peer).or_default();
+        let bytes = queue.iter().fold(0_usize, |n, p| n.saturating_add(p.len()));
+        if queue.len() >= MAX_WAITING || bytes >= MAX_WAITING_BYTES {
+            return false;
+        }
+        if queue.is_empty() {
+            turns.push_back(peer);
+        }
+        queue.push_back(payload);
+        drop(guard);
+        self.news.notify_one();
+        true
+    }
+
+    fn pop(&self) -> Option<Incoming> {
+        let mut guard = lock(&self.by_peer);
+        let (queues, turns) = &mut *guard;
+        while let Some(peer) = turns.pop_front() {
+            let Some(queue) = queues.get_mut(&peer) else {
+                continue;
+            };
+            let first = queue.pop_front();
+            if queue.is_empty() {
+                queues.remove(&peer);
+            } else {
+                turns.push_back(peer);
+            }
+            if let Some(payload) = first {
+                return Some(Incoming::Message(peer, payload));
+            }
+        }
+        None
+    }
+
+    fn forget(&self, peer: &PublicKey) {
+        let mut guard = lock(&self.by_peer);
+        guard.0.remove(peer);
+        guard.1.retain(|p| p != peer);
+    }
 }
 
 /// Somebody else's LSPS2 on this node, for tests of ours against it: sees first what happens, and answers what it leaves to us.
@@ -60,7 +119,7 @@ pub trait Foreign: std::fmt::Debug + Send + Sync {
 /// The custom message handler: queues only, since LDK calls it under its locks.
 pub struct Transport {
     service: bool,
-    messages: mpsc::Sender<Incoming>,
+    waiting: Arc<Waiting>,
     presence: mpsc::UnboundedSender<Incoming>,
     outbox: Mutex<Vec<(PublicKey, Message)>>,
     /// Told when something waits in the outbox, so that the driver flushes it.
@@ -69,17 +128,26 @@ pub struct Transport {
 
 /// The receiving ends; presence first, since it is never dropped.
 pub struct Inbox {
-    messages: mpsc::Receiver<Incoming>,
+    waiting: Arc<Waiting>,
     presence: mpsc::UnboundedReceiver<Incoming>,
 }
 
 impl Inbox {
     /// The next thing that happened; `None` when the transport is gone.
     pub async fn next(&mut self) -> Option<Incoming> {
-        tokio::select! {
-            biased;
-            event = self.presence.recv() => event,
-            event = self.messages.recv() => event,
+        loop {
+            if let Ok(event) = self.presence.try_recv() {
+                return Some(event);
+            }
+            // However much there is to read, others have their turn.
+            tokio::task::coop::consume_budget().await;
+            if let Some(message) = self.waiting.pop() {
+                return Some(message);
+            }
+            tokio::select! {
+                event = self.presence.recv() => return event,
+                () = self.waiting.news.notified() => {}
+            }
         }
     }
 }
@@ -88,17 +156,17 @@ impl Transport {
     /// A transport and its inbox. `service` sets the LSP's feature bit.
     #[must_use]
     pub fn new(service: bool, flush: Arc<Notify>) -> (Arc<Self>, Inbox) {
-        let (messages, messages_rx) = mpsc::channel(INBOX);
+        let waiting = Arc::new(Waiting::default());
         let (presence, presence_rx) = mpsc::unbounded_channel();
         let transport = Self {
             service,
-            messages,
+            waiting: waiting.clone(),
             presence,
             outbox: Mutex::default(),
             flush,
         };
         let inbox = Inbox {
-            messages: messages_rx,
+            waiting,
             presence: presence_rx,
         };
         (Arc::new(transport), inbox)
@@ -135,9 +203,20 @@ impl CustomMessageHandler for Transport {
         message: Message,
         sender: PublicKey,
     ) -> Result<(), LightningError> {
-        // A full inbox means that we are overloaded: the sender's own timeout is the answer.
-        let _ = self.messages.try_send(Incoming::Message(sender, message.0));
-        Ok(())
+        if self.waiting.push(sender, message.0) {
+            return Ok(());
+        }
+        let _ = self.presence.send(Incoming::Flooded(sender));
+        let err = "too many LSPS messages at once".to_owned();
+        Err(LightningError {
+            err: err.clone(),
+            action: ErrorAction::DisconnectPeerWithWarning {
+                msg: WarningMessage {
+                    channel_id: ChannelId::new_zero(),
+                    data: err,
+                },
+            },
+        })
     }
 
     fn get_and_clear_pending_msg(&self) -> Vec<(PublicKey, Message)> {
@@ -145,6 +224,7 @@ impl CustomMessageHandler for Transport {
     }
 
     fn peer_disconnected(&self, peer: PublicKey) {
+        self.waiting.forget(&peer);
         let _ = self.presence.send(Incoming::Disconnected(peer));
     }
 
@@ -167,5 +247,51 @@ impl CustomMessageHandler for Transport {
             let _ = features.set_optional_custom_bit(FEATURE_BIT);
         }
         features
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+
+    fn peer(n: u8) -> PublicKey {
+        let key = SecretKey::from_slice(&[n; 32]).unwrap();
+        PublicKey::from_secret_key(&Secp256k1::new(), &key)
+    }
+
+    fn read(waiting: &Waiting) -> Option<(PublicKey, Vec<u8>)> {
+        match waiting.pop() {
+            Some(Incoming::Message(peer, payload)) => Some((peer, payload)),
+            other => {
+                assert!(other.is_none(), "{other:?}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn each_peer_has_its_turn_and_its_share() {
+        let waiting = Waiting::default();
+        for n in 0..MAX_WAITING {
+            assert!(waiting.push(peer(1), vec![u8::try_from(n).unwrap()]));
+        }
+        assert!(!waiting.push(peer(1), vec![]), "its share is used");
+        assert!(waiting.push(peer(2), vec![200]));
+        assert_eq!(read(&waiting), Some((peer(1), vec![0])));
+        assert_eq!(read(&waiting), Some((peer(2), vec![200])), "next in turn");
+        assert_eq!(read(&waiting), Some((peer(1), vec![1])));
+        waiting.forget(&peer(1));
+        assert_eq!(read(&waiting), None);
+        // Large ones are fewer.
+        assert!(waiting.push(peer(1), vec![0; MAX_PAYLOAD - 1]));
+        assert!(waiting.push(peer(1), vec![0; MAX_PAYLOAD]));
+        assert!(!waiting.push(peer(1), vec![0]));
+        assert_eq!(read(&waiting).unwrap().1.len(), MAX_PAYLOAD - 1);
+        assert_eq!(read(&waiting).unwrap().1.len(), MAX_PAYLOAD);
+        assert_eq!(read(&waiting), None);
+        let left = lock(&waiting.by_peer);
+        assert!(left.0.is_empty() && left.1.is_empty());
     }
 }

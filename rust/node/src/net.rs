@@ -1,6 +1,7 @@
 //! TCP: listening, dialling, and staying connected. TCP_NODELAY always: without it a JIT payment takes ten times as long.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::convert;
+use crate::door::{Door, PeerLimits, Turned};
 use crate::error::NodeError;
+use crate::log::Seldom;
 use crate::node::Node;
 use crate::sync::lock;
 
@@ -42,21 +45,31 @@ struct Kept {
     next: Instant,
 }
 
-/// Peers to stay connected to.
-#[derive(Default)]
+/// Peers to stay connected to, and those that come by themselves.
 pub struct Net {
     kept: Mutex<BTreeMap<PublicKey, Kept>>,
     /// One dial at a time to each peer: of two at once the peer drops one.
     dialling: Mutex<BTreeMap<PublicKey, Weak<tokio::sync::Mutex<()>>>>,
     /// Addresses we listen on.
     pub listening: Mutex<Vec<String>>,
+    /// Who may connect.
+    pub door: Door,
+    born: Instant,
+    turned_away: Seldom,
 }
 
 impl Net {
     /// The peers kept by an earlier run.
     #[must_use]
-    pub fn load(live: &[(String, String, Vec<u8>)]) -> Self {
-        let net = Self::default();
+    pub fn load(live: &[(String, String, Vec<u8>)], limits: PeerLimits) -> Self {
+        let net = Self {
+            kept: Mutex::default(),
+            dialling: Mutex::default(),
+            listening: Mutex::default(),
+            door: Door::new(limits),
+            born: Instant::now(),
+            turned_away: Seldom::default(),
+        };
         for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == KIND) {
             if let (Ok(id), Ok(address)) =
                 (key.parse::<PublicKey>(), String::from_utf8(value.clone()))
@@ -76,6 +89,16 @@ impl Net {
         let lock = Arc::default();
         dialling.insert(*peer, Arc::downgrade(&lock));
         lock
+    }
+
+    /// The door's clock, which nobody sets back.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Ends what takes too long.
+    pub(crate) fn sweep(&self) {
+        self.door.sweep(self.now_ms());
     }
 
     /// Stay connected to this peer.
@@ -114,7 +137,7 @@ impl Node {
             self.spawn(async move {
                 loop {
                     match listener.accept().await {
-                        Ok((stream, _)) => node.take_in(stream),
+                        Ok((stream, from)) => node.take_in(stream, from),
                         Err(e) => {
                             // Out of file descriptors, most likely: give back the processor while it lasts.
                             node.parts.log.warn("net", format_args!("accept: {e}"));
@@ -127,13 +150,73 @@ impl Node {
         Ok(())
     }
 
-    fn take_in(self: &Arc<Self>, stream: TcpStream) {
+    fn take_in(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        if let Ok(stream) = stream.into_std() {
-            self.spawn(lightning_net_tokio::setup_inbound(self.pm.clone(), stream));
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
+        match self
+            .net
+            .door
+            .knock(from, stream.try_clone().ok(), self.net.now_ms())
+        {
+            Ok(turn) => {
+                let connection = lightning_net_tokio::setup_inbound(self.pm.clone(), stream);
+                let node = Arc::clone(self);
+                self.spawn(async move {
+                    connection.await;
+                    node.net.door.leave(from, turn);
+                });
+            }
+            Err(why) => self.say_turned_away(why, from),
         }
+    }
+
+    fn say_turned_away(&self, why: Turned, who: impl std::fmt::Display) {
+        self.net.turned_away.warn(
+            &self.parts.log,
+            "net",
+            format_args!("{who} turned away: {why:?}"),
+        );
+    }
+
+    /// Somebody sent too much at once; LDK has hung up.
+    pub(crate) fn hung_up_on(&self, peer: &PublicKey) {
+        self.net.door.note(Turned::Messages);
+        self.say_turned_away(Turned::Messages, peer);
+    }
+
+    /// Somebody finished a handshake: too many strangers, and the one that came first goes.
+    pub(crate) fn meet(&self, peer: &PublicKey) {
+        let details = self.pm.peer_by_node_id(peer);
+        let Some(details) = details.filter(|d| d.is_inbound_connection) else {
+            return;
+        };
+        let from = match details.socket_address {
+            Some(SocketAddress::TcpIpV4 { addr, port }) => SocketAddr::from((addr, port)),
+            Some(SocketAddress::TcpIpV6 { addr, port }) => SocketAddr::from((addr, port)),
+            _ => return,
+        };
+        let leaving = self
+            .net
+            .door
+            .enter(from, *peer, |peer| self.has_business(peer));
+        for stranger in leaving {
+            self.say_turned_away(Turned::Strangers, stranger);
+            self.pm.disconnect_by_node_id(stranger);
+        }
+    }
+
+    /// Channels, orders, or a wish of ours to be connected.
+    pub(crate) fn has_business(&self, peer: &PublicKey) -> bool {
+        lock(&self.net.kept).contains_key(peer)
+            || !self.cm.list_channels_with_counterparty(peer).is_empty()
+            || self
+                .lsp
+                .as_ref()
+                .is_some_and(|lsp| lsp.has_orders(&convert::node_id(peer)))
     }
 
     /// Connects and stays connected, over restarts too. An address that was not needed does not replace a known one.

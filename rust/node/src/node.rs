@@ -293,7 +293,7 @@ impl Node {
             .transpose()?;
         let client = Client::load(config.lsps.clone(), &boot.live)?;
         let overdue = Overdue::load(&boot.live)?;
-        let net = Net::load(&boot.live);
+        let net = Net::load(&boot.live, config.peer_limits);
         for peer in &config.peers {
             let (id, address) = crate::config::parse_peer(peer)?;
             net.keep(id, address);
@@ -636,6 +636,7 @@ impl Node {
             "height": tip.height,
             "block_hash": tip.hash.to_string(),
             "listening": *lock(&self.net.listening),
+            "turned_away": self.net.door.turned(),
             "alias": self.config.alias,
             "started_at_ms": self.started_at_ms,
             "alarms": self.alarms.on(),

@@ -4,6 +4,7 @@
 
 pub mod bitcoind;
 pub mod chain;
+pub mod raw;
 pub mod stock;
 
 use std::sync::Arc;

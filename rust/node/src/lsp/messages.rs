@@ -39,7 +39,8 @@ impl Service {
         let request = match parse_request(&payload) {
             Ok(request) => request,
             Err(response) => {
-                node.parts.log.warn(
+                service.seldom.warn(
+                    &node.parts.log,
                     "lsps0",
                     format_args!("bad message from {peer}: {}", response.error.message),
                 );
@@ -51,7 +52,12 @@ impl Service {
             let mut state = lock(&service.state);
             let under_way = state.requests.entry(peer).or_insert(0);
             if *under_way >= service.config.limits.max_pending_requests {
-                let error = RpcError::refusal(Reason::TooManyOrdersOfClient, None);
+                let error = RpcError::refusal(Reason::TooManyRequests, None);
+                service.seldom.warn(
+                    &node.parts.log,
+                    "lsps0",
+                    format_args!("request of {peer} refused: {}", error.message),
+                );
                 node.transport
                     .send(peer, error.answering(&request.id).encode());
                 return;

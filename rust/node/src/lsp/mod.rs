@@ -27,7 +27,7 @@ use crate::config::LspConfig;
 use crate::convert;
 use crate::error::NodeError;
 use crate::events::NodeEvent;
-use crate::log::now_ms;
+use crate::log::{now_ms, Seldom};
 use crate::node::Node;
 use crate::sync::lock;
 use scores::Scores;
@@ -67,6 +67,7 @@ pub struct Service {
     secret: Secret,
     grants: BTreeMap<Grant, String>,
     state: Mutex<State>,
+    seldom: Seldom,
 }
 
 /// What the service remembers; the store has all of it that must survive.
@@ -163,6 +164,7 @@ impl Service {
             secret,
             config,
             state: Mutex::new(state),
+            seldom: Seldom::default(),
         })
     }
 
@@ -310,6 +312,11 @@ impl Service {
             state.opening.remove(&open);
         }
         state.remove(scid);
+    }
+
+    /// Whether this client has an order that is not over.
+    pub(crate) fn has_orders(&self, client: &NodeId) -> bool {
+        lock(&self.state).by_client.contains_key(client)
     }
 
     /// Every order that is not over, as JSON.

@@ -21,7 +21,7 @@ const FEE: u64 = 2_000_000;
 const KEPT: u64 = 10_000;
 
 /// Half the payment by these hops: node and the scid that leads to it.
-fn half(hops: &[(PublicKey, u64)]) -> Path {
+pub fn half(hops: &[(PublicKey, u64)]) -> Path {
     let last = hops.len() - 1;
     let hops = hops
         .iter()
@@ -43,7 +43,7 @@ fn half(hops: &[(PublicKey, u64)]) -> Path {
 }
 
 /// Sends one part; another, to nowhere, makes up the sum that LDK writes into its onion.
-fn send_part(payer: &Node, part: u8, invoice: &Bolt11Invoice, path: Path, nowhere: Path) {
+pub fn send_part(payer: &Node, part: u8, invoice: &Bolt11Invoice, path: Path, nowhere: Path) {
     let route = Route {
         paths: vec![path, nowhere],
         route_params: None,
@@ -58,7 +58,7 @@ fn send_part(payer: &Node, part: u8, invoice: &Bolt11Invoice, path: Path, nowher
 }
 
 /// Neither on its way nor waiting to be told of.
-fn is_over(payer: &Node, part: u8) -> bool {
+pub fn is_over(payer: &Node, part: u8) -> bool {
     let id = PaymentId([part; 32]);
     !payer.cm.list_recent_payments().iter().any(|p| match p {
         RecentPaymentDetails::Pending { payment_id, .. }

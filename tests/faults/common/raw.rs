@@ -219,6 +219,11 @@ impl Raw {
         }
     }
 
+    /// Answers to earlier requests are not read.
+    pub fn forget_answers(&mut self) {
+        while self.answers.try_recv().is_ok() {}
+    }
+
     /// Asks and waits.
     pub async fn ask(&mut self, method: &str, params: &Value) -> Value {
         self.request(method, params);

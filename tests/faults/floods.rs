@@ -1,0 +1,229 @@
+//! Floods: requests, sales, connects and garbage without end, while somebody honest is served, and nothing of it stays.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::common::raw::Raw;
+use crate::common::{buys_from, event, jit_invoice, menu, order_state, pay, until, World};
+use ldkjit_core::lsps0::{MAX_PAYLOAD, MESSAGE_TYPE};
+use ldkjit_core::lsps2::{BUY, GET_INFO};
+use ldkjit_node::node::Node;
+use ldkjit_node::payments::PaymentStatus;
+use serde_json::{json, Value};
+use tokio::task::JoinSet;
+
+const SIZE: u64 = 100_000_000;
+const FEE: u64 = 2_000_000;
+const TOKEN: &str = "known";
+
+/// An LSP with this menu for all, the same for those with a token, and room for many strangers.
+async fn lsp(world: &World, limits: Value) -> Arc<Node> {
+    let settings = json!({
+        "lsp": {"menu": menu(), "token_menus": {TOKEN: menu()}, "limits": limits},
+        "peer_limits": {
+            "max_strangers": 1_000, "max_handshakes": 1_000, "max_connects_per_second": 10_000,
+        },
+    });
+    world.node("lsp", settings, None).await
+}
+
+/// The first offer of the menu, as it came.
+async fn offer(peer: &mut Raw) -> Value {
+    let menu = peer.ask(GET_INFO, &json!({})).await;
+    menu["result"]["opening_fee_params_menu"][0].clone()
+}
+
+fn buys(offer: &Value) -> Value {
+    json!({"opening_fee_params": offer, "payment_size_msat": SIZE.to_string()})
+}
+
+/// Sends and reads as fast as it can, so many at once, and comes back when it is thrown out.
+async fn ask_without_end(mut peer: Raw, method: &'static str) {
+    loop {
+        if !peer.is_connected() && !peer.connect().await {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let params = match method {
+            BUY => buys(&offer(&mut peer).await),
+            _ => json!({}),
+        };
+        for _ in 0..12 {
+            peer.request(method, &params);
+        }
+        for _ in 0..12 {
+            if peer.answer_if_any().await.is_none() {
+                break;
+            }
+        }
+    }
+}
+
+async fn come_and_go(peer: Raw) {
+    loop {
+        peer.connect().await;
+        peer.hang_up();
+    }
+}
+
+/// The wallet buys a channel and is paid over it; how long both took, ms.
+async fn is_served(payer: &Node, wallet: &Node) -> (u128, u128) {
+    let start = Instant::now();
+    let bought = jit_invoice(wallet, Some(SIZE)).await;
+    let bought_ms = start.elapsed().as_millis();
+    let paid = pay(payer, &bought.bolt11).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+    let received = event(wallet, "payment_received").await;
+    assert_eq!(received["amount_msat"], SIZE - FEE);
+    assert_eq!(received["opening_fee_msat"], FEE);
+    (bought_ms, start.elapsed().as_millis() - bought_ms)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_ask_without_end_and_a_client_is_served() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let lsp = lsp(
+        &world,
+        json!({"max_orders": 10_000, "max_orders_per_client": 2}),
+    )
+    .await;
+    let payer = world.node("payer", json!({}), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, 1_000_000).await;
+    let known = || buys_from(&lsp, json!({"token": TOKEN}));
+    let early = world.node("early", known(), None).await;
+    let calm = is_served(&payer, &early).await;
+
+    let mut flood = JoinSet::new();
+    for n in 0..500 {
+        let peer = Raw::new(n, &lsp, "127.0.0.1");
+        match n % 5 {
+            0 | 1 => flood.spawn(ask_without_end(peer, GET_INFO)),
+            2 | 3 => flood.spawn(ask_without_end(peer, BUY)),
+            _ => flood.spawn(come_and_go(peer)),
+        };
+    }
+    until("the flood is there", || lsp.pm.list_peers().len() > 300).await;
+    let late = world.node("late", known(), None).await;
+    let flooded = is_served(&payer, &late).await;
+    eprintln!("bought, paid after (ms): {calm:?} in calm, {flooded:?} in the flood");
+    flood.shutdown().await;
+    for node in [&early, &late, &payer, &lsp] {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_and_disconnects_leave_nothing_behind() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    // One request at a time: a single one that stayed counted would be seen.
+    let limits = json!({"max_exposure_msat": SIZE, "max_pending_requests": 1});
+    let lsp = lsp(&world, limits).await;
+    let payer = world.node("payer", json!({}), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, 1_000_000).await;
+    let mut peers: Vec<Raw> = (0..20).map(|n| Raw::new(n, &lsp, "127.0.0.1")).collect();
+    for peer in &peers {
+        assert!(peer.connect().await);
+    }
+    // The one sale that the limit allows.
+    let wallet = world.node("wallet", buys_from(&lsp, json!({})), None).await;
+    let bought = jit_invoice(&wallet, Some(SIZE)).await;
+
+    // Two thousand refused.
+    let mut refused = 0;
+    for peer in &mut peers {
+        let params = buys(&offer(peer).await);
+        for _ in 0..100 {
+            let answer = peer.ask(BUY, &params).await;
+            assert_eq!(answer["error"]["code"], 1, "{answer}");
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 2_000);
+
+    // A thousand hang up with a request under way.
+    for round in 0..50 {
+        for peer in &mut peers {
+            if !peer.is_connected() {
+                assert!(peer.connect().await);
+            }
+            let method = if round % 2 == 0 { GET_INFO } else { BUY };
+            peer.request(method, &json!({}));
+            peer.hang_up();
+        }
+    }
+
+    // All are answered as before, and what was sold is paid.
+    for peer in &mut peers {
+        peer.forget_answers();
+        assert!(peer.connect().await);
+        until("it is back", || lsp.is_connected(&peer.id)).await;
+        let params = buys(&offer(peer).await);
+        let answer = peer.ask(BUY, &params).await;
+        let text = answer["error"]["message"].as_str().unwrap();
+        assert_eq!(text, "limit of the service reached, try later");
+    }
+    assert_eq!(lsp.lsp.as_ref().unwrap().orders().len(), 1);
+    let paid = pay(&payer, &bought.bolt11).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+    until("the order is paid", || order_state(&lsp) == "paid").await;
+    for node in [&wallet, &payer, &lsp] {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let lsp = lsp(&world, json!({})).await;
+    world.fund(&[&lsp]).await;
+    let mut peer = Raw::new(0, &lsp, "127.0.0.1");
+    assert!(peer.connect().await);
+    let text = |text: &str| text.as_bytes().to_vec();
+    let no_requests = [
+        vec![],
+        vec![0xff; 100],
+        text("{"),
+        text("null"),
+        text("[]"),
+        text("{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"lsps2.get_info\"}"),
+        vec![b'['; MAX_PAYLOAD],
+        vec![b' '; MAX_PAYLOAD],
+    ];
+    for payload in no_requests {
+        peer.send(MESSAGE_TYPE, payload);
+        let answer = peer.answer().await;
+        let code = answer["error"]["code"].as_i64().unwrap();
+        assert!([-32700, -32600].contains(&code), "{answer}");
+        assert_eq!(answer["id"], Value::Null);
+    }
+    // What nobody knows and need not know is passed over, onion messages too.
+    for odd in [37_915, 65_535, 513] {
+        peer.send(odd, vec![3; 1_500]);
+        if !peer.is_connected() {
+            assert!(peer.connect().await);
+        }
+    }
+    let mut peer = Raw::new(1, &lsp, "127.0.0.1");
+    assert!(peer.connect().await);
+    assert!(offer(&mut peer).await.is_object());
+    // What must be known and is not ends the connection, and nothing else.
+    peer.send(37_914, vec![3; 10]);
+    peer.is_hung_up_on().await;
+    assert!(peer.connect().await);
+    assert!(offer(&mut peer).await.is_object());
+    // A message for a channel that is none.
+    peer.send(132, vec![9; 32 + 64 + 2]);
+    let mut peer = Raw::new(2, &lsp, "127.0.0.1");
+    assert!(peer.connect().await);
+    assert!(offer(&mut peer).await.is_object());
+    assert!(lsp.lsp.as_ref().unwrap().orders().is_empty());
+    lsp.stop().await.unwrap();
+}

@@ -15,7 +15,7 @@ SOAK_NODE := $(CARGO_TARGET_DIR)/release/soak-node
 SECONDS ?= 600
 SEED ?= 1
 
-.PHONY: help build demo test test-rust test-python soak sweep bench lint wheel docs mutants lock clean
+.PHONY: help build demo test test-rust test-python soak sweep fuzz bench lint wheel docs mutants lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,11 +56,28 @@ soak: soak-node ## kills, power cuts, a bad chain: make soak SECONDS=600 SEED=1;
 sweep: soak-node ## kill -9 at every named moment in turn
 	cd tests && SOAK_NODE=$(SOAK_NODE) ../$(BIN)/python -m soak.sweep --power
 
+# Coverage counters by the compiler's own pass: no nightly, no sanitizer (safe Rust needs none). Each target goes on from
+# what earlier runs found, which stays in the cache folder.
+FUZZ_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZ ?= envelope service client menu wallet order
+
+fuzz: ## every fuzz target in turn: make fuzz SECONDS=600 FUZZ="order wallet"
+	RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=$(CACHE)/fuzz/target cargo build --locked --release \
+	    --manifest-path rust/fuzz/Cargo.toml --target $(FUZZ_TARGET)
+	for target in $(FUZZ); do \
+	    mkdir -p $(CACHE)/fuzz/$$target && echo "== $$target" && \
+	    (cd $(CACHE)/fuzz && target/$(FUZZ_TARGET)/release/$$target -max_total_time=$(SECONDS) -max_len=4096 -timeout=20 \
+	        -print_final_stats=1 $$target $(CURDIR)/rust/fuzz/corpus/$$target); \
+	done
+
 bench: .venv/extension ## measure; JSON into benches/results
 	$(BIN)/python benches/run.py
 
 lint: .venv/extension ## format, clippy, ruff, pyright, stubtest
 	cargo fmt --all --check
+	cargo fmt --all --check --manifest-path rust/fuzz/Cargo.toml
 	cargo clippy --locked --release --workspace --all-targets --features ldkjit-node/faults -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

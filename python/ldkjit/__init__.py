@@ -14,6 +14,7 @@ from .config import (
     NodeConfig,
     Patience,
     Pool,
+    PeerLimits,
     TrustModel,
 )
 from .errors import (

@@ -384,6 +384,29 @@ class LspConfig(_Config):
     cltv_expiry_delta: Annotated[int, _between(48, 1_008, "blocks")] = 144
 
 
+class PeerLimits(_Config):
+    """What peers may use up that connect by themselves and have neither channel nor order here.
+
+    When there are too many of them the one that came first goes: whoever wants a channel has bought
+    one within seconds. Peers with channels or orders are not counted.
+
+    Attributes:
+        max_strangers: Connected at once, 1 to 100,000. Each takes a file of the process, of which
+            many systems allow 1,024.
+        max_strangers_per_address: Of them, from one IPv4 address or IPv6 /64. Not counted from
+            127.0.0.1 and ::1, where Tor and proxies connect from.
+        max_connects_per_second: New connections a second, 1 to 100,000; one address has a quarter.
+        max_handshakes: Connections that have not said yet who they are, 1 to 100,000.
+        handshake_ms: How long they may take for it, 100 to 60,000 ms.
+    """
+
+    max_strangers: Annotated[int, _between(1, 100_000, "peers")] = 500
+    max_strangers_per_address: Annotated[int, _between(1, 100_000, "peers")] = 100
+    max_connects_per_second: Annotated[int, _between(1, 100_000, "connections")] = 100
+    max_handshakes: Annotated[int, _between(1, 100_000, "connections")] = 100
+    handshake_ms: Annotated[int, _between(100, 60_000, "ms")] = 5_000
+
+
 class NodeConfig(_Config):
     """A whole node.
 
@@ -403,6 +426,7 @@ class NodeConfig(_Config):
         channel_confirmations: Confirmations an ordinary channel needs, 1 to 144; a channel bought
             from an LSP needs none.
         peers: ``node_id@host:port`` to stay connected with.
+        peer_limits: What peers without business here may use up.
         forward_delay_ms: Delay before HTLCs are forwarded, 0 to 10,000 ms: privacy for latency.
         fee_fallback_sat_per_kw: Fee rate to use where bitcoind has no estimate, 253 to 1,000,000
             sat per 1000 weight; regtest only.
@@ -422,6 +446,7 @@ class NodeConfig(_Config):
     accept_channels: bool = False
     channel_confirmations: Annotated[int, _between(1, 144, "confirmations")] = 3
     peers: list[str] = Field(default_factory=list)
+    peer_limits: PeerLimits = Field(default_factory=PeerLimits)
     forward_delay_ms: Annotated[int, _between(0, 10_000, "ms")] = 0
     fee_fallback_sat_per_kw: (
         Annotated[int, _between(253, 1_000_000, "sat per 1000 weight")] | None

@@ -45,6 +45,9 @@ class Status(Model):
     started_at: Time = Field(validation_alias="started_at_ms")
     alarms: dict[str, str] = Field(default_factory=dict)
     """What needs looking at now, by the name of the alarm."""
+    turned_away: dict[str, int] = Field(default_factory=dict)
+    """Connections refused or ended since the start, by reason: ``rate``, ``address``,
+    ``handshakes``, ``slow``, ``strangers``, ``messages``."""
 
     @property
     def address(self) -> str:

@@ -8,6 +8,7 @@
     clippy::arithmetic_side_effects
 )]
 
+mod fuzz_corpus;
 mod order_support;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -1054,36 +1055,42 @@ fn world() -> impl Strategy<Value = World> {
         1u32..5,
         prop_oneof![Just(10_000u32), Just(300_000)],
     )
-        .prop_map(|(fixed, ctl, ask, charge, other, max_opens, ppm)| {
-            let trust = if ctl {
-                TrustModel::ClientTrustsLsp
-            } else {
-                TrustModel::LspTrustsClient
-            };
-            let mut terms = terms(fixed.then_some(1_000_000), trust);
-            if fixed {
-                terms.params.proportional = ppm;
-            }
-            let mut limits = limits();
-            limits.ask_policy = ask;
-            limits.charge_on_reuse = charge;
-            limits.max_opens = max_opens;
-            limits.sizing.min_sat = 500;
-            let mut world = World::new(Order::new(terms), limits);
-            if let Some((room, unpaid)) = other {
-                world.channels.insert(
-                    channel_id(99),
-                    Channel {
-                        open: None,
-                        phase: Phase::Ready,
-                        room,
-                        minimum: 1_000,
-                        unpaid,
-                    },
-                );
-            }
-            world
-        })
+        .prop_map(world_of)
+}
+
+/// Whether the size is fixed, the client trusts, the policy is asked, reuse is charged; another channel's room and whether
+/// it is unpaid; attempts to open; the fee, ppm.
+type Kind = (bool, bool, bool, bool, Option<(u64, bool)>, u32, u32);
+
+fn world_of((fixed, ctl, ask, charge, other, max_opens, ppm): Kind) -> World {
+    let trust = if ctl {
+        TrustModel::ClientTrustsLsp
+    } else {
+        TrustModel::LspTrustsClient
+    };
+    let mut terms = terms(fixed.then_some(1_000_000), trust);
+    if fixed {
+        terms.params.proportional = ppm;
+    }
+    let mut limits = limits();
+    limits.ask_policy = ask;
+    limits.charge_on_reuse = charge;
+    limits.max_opens = max_opens;
+    limits.sizing.min_sat = 500;
+    let mut world = World::new(Order::new(terms), limits);
+    if let Some((room, unpaid)) = other {
+        world.channels.insert(
+            channel_id(99),
+            Channel {
+                open: None,
+                phase: Phase::Ready,
+                room,
+                minimum: 1_000,
+                unpaid,
+            },
+        );
+    }
+    world
 }
 
 fn run(mut world: World, acts: &[Act]) -> Stats {
@@ -1136,4 +1143,70 @@ fn histories_reach_every_state() {
     }
     let reached = [paid, owed, waking, opened, ahead, forwarded];
     assert!(reached.iter().all(|n| *n > 20), "{reached:?}");
+}
+
+/// Two bytes of the fuzzer as an act: which one, and the rest of it.
+fn act_of(which: u8, how: u8) -> Act {
+    let pick = |of: &[u64]| of[usize::from(how / 3) % of.len()];
+    match which % 24 {
+        0 => Act::Part(how % 3, pick(&[10, 5, 3, 1, 0, 15, 21]), 0),
+        1 => Act::Part(how % 3, 10, u64::from(how)),
+        2 => Act::Connect,
+        3 => Act::Disconnect,
+        4 => Act::Wait(u64::from(how) * 80),
+        5 => Act::Boundary(how % 4, pick(&[0, 1, 2])),
+        6 => Act::Boundary(4 + how % 2, pick(&[0, 1, 2])),
+        7 => Act::Blocks(u32::from(how % 12)),
+        8 => Act::Policy(how),
+        9 | 10 => Act::OpenGoesOn,
+        11 => Act::OpenFails(match how % 4 {
+            0 => OpenFailure::ClientError,
+            1 => OpenFailure::Disconnected,
+            2 => OpenFailure::NoCoins,
+            _ => OpenFailure::Other,
+        }),
+        12 => Act::Claim(how),
+        13 => Act::FailPart(how),
+        14 => Act::LetGo(how),
+        15 => Act::Refuse,
+        16 if how < 128 => Act::Close,
+        16 => Act::CloseOther,
+        17 => Act::Replay(how),
+        18 => Act::Funding(how),
+        19 => Act::ClaimedOver,
+        20 if how < 128 => Act::Commit,
+        20 => Act::LoseEffects,
+        21 if how < 128 => Act::RollBack,
+        21 => Act::Restart,
+        _ => Act::Deliver,
+    }
+}
+
+/// The history that these bytes are, for the fuzzer of `rust/fuzz`.
+pub fn of_bytes(data: &[u8]) {
+    let Some((first, acts)) = data.split_at_checked(3) else {
+        return;
+    };
+    let bit = |n: u8| first[0] >> n & 1 == 1;
+    let room = u64::from(first[1]) * 12_000;
+    let world = world_of((
+        bit(0),
+        bit(1),
+        bit(2),
+        bit(3),
+        bit(4).then_some((room, bit(5))),
+        1 + u32::from(first[2] % 4),
+        if bit(6) { 300_000 } else { 10_000 },
+    ));
+    let acts: Vec<Act> = acts
+        .chunks_exact(2)
+        .take(120)
+        .map(|act| act_of(act[0], act[1]))
+        .collect();
+    run(world, &acts);
+}
+
+#[test]
+fn the_fuzzers_histories_keep_the_rules() {
+    fuzz_corpus::each_and_mutated("order", of_bytes);
 }

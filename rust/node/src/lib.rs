@@ -1,5 +1,9 @@
 //! ldkjit-node acts. LDK, BDK, tokio, one store: what `ldkjit-core` decides is carried out here.
 
+// The fuzz targets name this crate from outside.
+#[cfg(test)]
+extern crate self as ldkjit_node;
+
 pub mod alarms;
 pub mod api;
 pub mod broadcast;
@@ -15,6 +19,8 @@ pub mod driver;
 pub mod error;
 pub mod events;
 pub mod fees;
+#[cfg(test)]
+mod fuzz_twins;
 pub mod handler;
 pub mod inbound;
 pub mod journal;

@@ -1,0 +1,7 @@
+#![no_main]
+
+#[path = "../src/messages.rs"]
+#[allow(dead_code)]
+mod messages;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| messages::service(data));

@@ -347,6 +347,17 @@ class Pool(_Config):
     max_fee_sat_per_day: Annotated[int, _between(0, 100_000_000, "sat")] = 20_000
 
 
+# What a fault of a young program, or of its operator, may cost at most while nobody has said otherwise.
+_MAINNET_LIMITS: dict[str, Any] = {
+    "max_orders_per_client": 3,
+    "max_orders": 100,
+    "max_exposure_per_client": sat(500_000),
+    "max_exposure": sat(5_000_000),
+    "max_unclaimed_per_client": 1,
+    "max_channel_sat": 2_000_000,
+}
+
+
 class TrustModel(str, Enum):
     """Who carries the risk until the funding transaction of a sold channel is confirmed."""
 
@@ -414,6 +425,9 @@ class NodeConfig(_Config):
         data_dir: The folder of its store and seed; one process at a time.
         chain: The bitcoind it follows.
         network: The Bitcoin network.
+        mainnet: Must be true on ``"bitcoin"``, where mistakes cost real money. Limits of an LSP that
+            are not set are lower there: 3 open orders a client and 100 in all, 500,000 sat exposure
+            to one client and 5,000,000 in all, 1 unclaimed channel, channels up to 2,000,000 sat.
         store: ``"sqlite"``, or ``"memory"`` for tests: then everything is lost at the end.
         mnemonic: 12 to 24 BIP 39 words; by default made at the first start. Either way they lie in
             the data folder, readable by its owner alone.
@@ -436,6 +450,7 @@ class NodeConfig(_Config):
     data_dir: Path
     chain: Bitcoind
     network: Literal["bitcoin", "testnet", "testnet4", "signet", "regtest"] = "bitcoin"
+    mainnet: bool = False
     store: Literal["sqlite", "memory"] = "sqlite"
     mnemonic: str | None = Field(default=None, repr=False)
     listen: list[HostPort] = Field(default_factory=list)
@@ -475,6 +490,22 @@ class NodeConfig(_Config):
             _node_id(node_id)
             _host_port(address)
         return value
+
+    @model_validator(mode="after")
+    def _check_mainnet(self) -> NodeConfig:
+        if self.network == "bitcoin":
+            if not self.mainnet:
+                raise ValueError(
+                    'network: "bitcoin" moves real money; say mainnet=True if that is meant, '
+                    "or name another network"
+                )
+            if self.lsp is not None:
+                chosen = self.lsp.limits
+                unset = _MAINNET_LIMITS.keys() - chosen.model_fields_set
+                limits = chosen.model_copy(update={name: _MAINNET_LIMITS[name] for name in unset})
+                lsp = self.lsp.model_copy(update={"limits": limits})
+                object.__setattr__(self, "lsp", lsp)
+        return self
 
     @model_validator(mode="after")
     def _check_fallback(self) -> NodeConfig:

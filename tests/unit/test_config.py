@@ -146,6 +146,7 @@ def test_secrets_are_not_shown() -> None:
     config = NodeConfig(
         data_dir=Path("x"),
         chain=CHAIN,
+        network="signet",
         mnemonic="abandon " * 11 + "about",
         lsps=[Lsp(f"{ID}@h:1", token="secret-t")],
     )
@@ -165,7 +166,36 @@ def test_it_is_frozen() -> None:
 
 def test_a_fallback_fee_is_for_regtest_only() -> None:
     with pytest.raises(ConfigError, match="regtest only"):
-        NodeConfig(data_dir=Path("x"), chain=CHAIN, fee_fallback_sat_per_kw=300)
+        NodeConfig(data_dir=Path("x"), chain=CHAIN, network="signet", fee_fallback_sat_per_kw=300)
+
+
+def test_real_money_must_be_meant() -> None:
+    for mistaken in ({}, {"network": "bitcoin"}, {"network": "bitcoin", "mainnet": False}):
+        with pytest.raises(ConfigError, match="moves real money; say mainnet=True"):
+            NodeConfig(data_dir=Path("x"), chain=CHAIN, **mistaken)  # pyright: ignore
+    assert NodeConfig(data_dir=Path("x"), chain=CHAIN, mainnet=True).network == "bitcoin"
+
+
+def test_an_lsp_risks_less_on_mainnet_unless_told() -> None:
+    def limits(network: str, limits: Limits) -> Limits:
+        lsp = LspConfig(menu=[FeeTier(min_fee=sat(1), proportional_ppm=1)], limits=limits)
+        settings = {"network": network, "mainnet": True, "lsp": lsp}
+        config = NodeConfig(data_dir=Path("x"), chain=CHAIN, **settings)  # pyright: ignore
+        # Once more, as it goes to the node.
+        again = NodeConfig(**config.model_dump(mode="json") | {"chain": CHAIN})
+        assert again.lsp is not None
+        assert again.lsp == config.lsp
+        return again.lsp.limits
+
+    assert limits("signet", Limits()) == Limits()
+    careful = limits("bitcoin", Limits())
+    assert careful.max_exposure == sat(5_000_000)
+    assert careful.max_exposure_per_client == sat(500_000)
+    assert careful.max_channel_sat == 2_000_000
+    assert (careful.max_orders, careful.max_orders_per_client) == (100, 3)
+    bold = limits("bitcoin", Limits(max_exposure=sat(9_000_000), max_orders=1_000))
+    assert (bold.max_exposure, bold.max_orders) == (sat(9_000_000), 1_000)
+    assert bold.max_exposure_per_client == sat(500_000)
 
 
 def test_toml_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +227,8 @@ def test_toml_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert config.lsp.limits.max_exposure == Msat(5_000)
     assert config.lsp.menu[0].min_fee == sat(1)
     # Writing a configuration never looks at the environment.
-    assert NodeConfig(data_dir=Path("x"), chain=CHAIN).network == "bitcoin"
+    plain = NodeConfig(data_dir=Path("x"), chain=CHAIN, mainnet=True)
+    assert plain.network == "bitcoin"
 
 
 def test_an_unusable_file_is_a_config_error(tmp_path: Path) -> None:

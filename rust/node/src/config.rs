@@ -189,6 +189,9 @@ pub struct LspConfig {
 pub struct Config {
     /// bitcoin, testnet, signet or regtest.
     pub network: Network,
+    /// Bitcoin's main network is meant: without this it is refused.
+    #[serde(default)]
+    pub mainnet: bool,
     /// Folder of seed, lock and store.
     pub data_dir: PathBuf,
     /// Kind of store.
@@ -327,6 +330,11 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), NodeError> {
+        if self.network == Network::Bitcoin && !self.mainnet {
+            return Err(NodeError::config(
+                "network: bitcoin moves real money; set mainnet to true if that is meant",
+            ));
+        }
         if self.alias.len() > 32 {
             return Err(NodeError::config("alias: at most 32 bytes"));
         }

@@ -13,8 +13,8 @@ from .config import (
     LspConfig,
     NodeConfig,
     Patience,
-    Pool,
     PeerLimits,
+    Pool,
     TrustModel,
 )
 from .errors import (
@@ -147,6 +147,7 @@ __all__ = [
     "PaymentSent",
     "Peer",
     "PeerError",
+    "PeerLimits",
     "Pool",
     "Stage",
     "Status",

@@ -347,7 +347,8 @@ class Pool(_Config):
     max_fee_sat_per_day: Annotated[int, _between(0, 100_000_000, "sat")] = 20_000
 
 
-# What a fault of a young program, or of its operator, may cost at most while nobody has said otherwise.
+# What a fault of a young program, or of its operator, may cost at most while nobody has said
+# otherwise.
 _MAINNET_LIMITS: dict[str, Any] = {
     "max_orders_per_client": 3,
     "max_orders": 100,
@@ -425,9 +426,10 @@ class NodeConfig(_Config):
         data_dir: The folder of its store and seed; one process at a time.
         chain: The bitcoind it follows.
         network: The Bitcoin network.
-        mainnet: Must be true on ``"bitcoin"``, where mistakes cost real money. Limits of an LSP that
-            are not set are lower there: 3 open orders a client and 100 in all, 500,000 sat exposure
-            to one client and 5,000,000 in all, 1 unclaimed channel, channels up to 2,000,000 sat.
+        mainnet: Must be true on ``"bitcoin"``, where mistakes cost real money. Limits of an LSP
+            that are not set are lower there: 3 open orders a client and 100 in all, 500,000 sat
+            exposure to one client and 5,000,000 in all, 1 unclaimed channel, channels up to
+            2,000,000 sat.
         store: ``"sqlite"``, or ``"memory"`` for tests: then everything is lost at the end.
         mnemonic: 12 to 24 BIP 39 words; by default made at the first start. Either way they lie in
             the data folder, readable by its owner alone.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ldkjit_core::amount::Msat;
 use ldkjit_core::fee::opening_fee;
 use ldkjit_core::ids::NodeId;
+use ldkjit_core::liquidity::{Books, Stock};
 use ldkjit_core::lsps0::{
     encode_request, encode_result, parse_request, parse_response, read_list_protocols, side_of,
     ErrorResponse, FromLsp, RpcError, Side, MAX_PAYLOAD,
@@ -17,7 +18,8 @@ use ldkjit_core::lsps2::{
 use ldkjit_core::menu::{
     is_ordered, sort_tiers, verify_promise, FeeParams, FeeTier, Grant, Menu, Secret,
 };
-use ldkjit_core::rules::{Exposure, Rules};
+use ldkjit_core::rules::Rules;
+use ldkjit_core::sizing::Sizing;
 use ldkjit_core::time::Millis;
 use serde_json::Value;
 
@@ -26,6 +28,18 @@ const SECRET: Secret = Secret([7; 32]);
 pub const MADE_AT: Millis = Millis(1_795_000_000_123);
 const CLIENT: NodeId = NodeId([2; 33]);
 const TOKEN: &str = "gold";
+const STOCK: Stock = Stock {
+    coins_sat: 2_000_000,
+    overhead_sat: 500,
+    sizing: Sizing {
+        sat_per_kw: 1_000,
+        provision_ppm: 100_000,
+        provision_sat: 10_000,
+        min_sat: 20_000,
+        max_sat: 10_000_000,
+    },
+    inbound: Msat(500_000_000),
+};
 
 fn is_clean(text: &str) -> bool {
     let direction = |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
@@ -108,8 +122,9 @@ fn decide(call: &BuyRequest, now: Millis) -> Result<Sale, ldkjit_core::reason::R
         rules: &rules,
         secret: &SECRET,
         grants: &rules.grants(&SECRET),
-        exposure: &Exposure::default(),
-        liquidity: Msat(500_000_000),
+        books: &Books::default(),
+        stock: &STOCK,
+        scores: Default::default(),
     };
     decide_buy(&seller, call, &CLIENT, now)
 }
@@ -140,7 +155,8 @@ pub fn service(data: &[u8]) {
                 token_menus: BTreeMap::from([(TOKEN.to_owned(), tiers(true))]),
                 ..Rules::default()
             };
-            match decide_get_info(&rules, &ask, &CLIENT, &SECRET, MADE_AT) {
+            let books = Books::default();
+            match decide_get_info(&rules, &STOCK, &books, &ask, &CLIENT, &SECRET, MADE_AT) {
                 Ok(menu) => {
                     assert_eq!(menu, offers(ask.token.as_deref()));
                     let answer = encode_result(&request.id, &get_info_result(&menu));
@@ -180,7 +196,8 @@ fn check_sale(buy: &BuyRequest, sale: &Sale, now: Millis) {
         assert_eq!(sale.fee, fee);
         assert!(fee.unwrap() < size);
     }
-    assert!(sale.reserve <= Msat(500_000_000));
+    let amount = sale.size.unwrap_or(sale.params.min_payment_size_msat);
+    assert!(amount <= STOCK.inbound && sale.reserved_sat <= STOCK.coins_sat);
 }
 
 /// One payload to a wallet that asked for a menu, for a sale, or for neither.

@@ -27,7 +27,8 @@ POINTS = {
         "get_info:before",
         "buy:before",
         *_around("intercepted", "funding_needed", "forwarded"),
-        *_around("open", "abandon", "unlock", "forward", "fail", "enable", "release", "close"),
+        *_around("lock", "open", "abandon", "unlock", "forward", "fail", "enable"),
+        *_around("release", "close"),
         *_around("other_effect", "broadcast"),
     ),
     "wallet": (

@@ -3,7 +3,8 @@
     missing_docs,
     non_snake_case,
     clippy::unwrap_used,
-    clippy::arithmetic_side_effects
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing
 )]
 
 mod common;

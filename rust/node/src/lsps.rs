@@ -57,16 +57,22 @@ pub enum Incoming {
 /// Messages that wait, by peer: each peer has its turn, so that a flood delays its own sender.
 #[derive(Default)]
 struct Waiting {
-    by_peer: Mutex<(HashMap<PublicKey, VecDeque<Vec<u8>>>, VecDeque<PublicKey>)>,
+    lines: Mutex<Lines>,
     news: Notify,
+}
+
+#[derive(Default)]
+struct Lines {
+    by_peer: HashMap<PublicKey, VecDeque<Vec<u8>>>,
+    turns: VecDeque<PublicKey>,
 }
 
 impl Waiting {
     /// Whether there was room.
     fn push(&self, peer: PublicKey, payload: Vec<u8>) -> bool {
-        let mut guard = lock(&self.by_peer);
-        let (queues, turns) = &mut *guard;
-        let queue = queues.entry(peer).or_default();
+        let mut lines = lock(&self.lines);
+        let Lines { by_peer, turns } = &mut *lines;
+        let queue = by_peer.entry(peer).or_default();
         let bytes = queue.iter().fold(0_usize, |n, p| n.saturating_add(p.len()));
         if queue.len() >= MAX_WAITING || bytes >= MAX_WAITING_BYTES {
             return false;
@@ -75,21 +81,21 @@ impl Waiting {
             turns.push_back(peer);
         }
         queue.push_back(payload);
-        drop(guard);
+        drop(lines);
         self.news.notify_one();
         true
     }
 
     fn pop(&self) -> Option<Incoming> {
-        let mut guard = lock(&self.by_peer);
-        let (queues, turns) = &mut *guard;
+        let mut lines = lock(&self.lines);
+        let Lines { by_peer, turns } = &mut *lines;
         while let Some(peer) = turns.pop_front() {
-            let Some(queue) = queues.get_mut(&peer) else {
+            let Some(queue) = by_peer.get_mut(&peer) else {
                 continue;
             };
             let first = queue.pop_front();
             if queue.is_empty() {
-                queues.remove(&peer);
+                by_peer.remove(&peer);
             } else {
                 turns.push_back(peer);
             }
@@ -101,9 +107,9 @@ impl Waiting {
     }
 
     fn forget(&self, peer: &PublicKey) {
-        let mut guard = lock(&self.by_peer);
-        guard.0.remove(peer);
-        guard.1.retain(|p| p != peer);
+        let mut lines = lock(&self.lines);
+        lines.by_peer.remove(peer);
+        lines.turns.retain(|p| p != peer);
     }
 }
 
@@ -291,7 +297,7 @@ mod tests {
         assert_eq!(read(&waiting).unwrap().1.len(), MAX_PAYLOAD - 1);
         assert_eq!(read(&waiting).unwrap().1.len(), MAX_PAYLOAD);
         assert_eq!(read(&waiting), None);
-        let left = lock(&waiting.by_peer);
-        assert!(left.0.is_empty() && left.1.is_empty());
+        let left = lock(&waiting.lines);
+        assert!(left.by_peer.is_empty() && left.turns.is_empty());
     }
 }

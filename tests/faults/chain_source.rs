@@ -8,6 +8,7 @@ use bitcoin::{Network, ScriptBuf, WScriptHash};
 use ldkjit_node::broadcast::Broadcaster;
 use ldkjit_node::chain::bitcoind::{Bitcoind, BitcoindConfig};
 use ldkjit_node::chain::{ChainError, ChainSource, SendOutcome};
+use ldkjit_node::closings::Closings;
 use ldkjit_node::commit::Committer;
 use ldkjit_node::fees::{FeeConfig, Fees};
 use ldkjit_node::keys::Seed;
@@ -99,8 +100,10 @@ async fn a_real_bitcoind() {
 
     // A funding transaction is taken: signatures, fee and all.
     let seen = wallet.clone();
+    let closings = Closings::load(Arc::new(journal), &boot.live).unwrap();
     let caster = Arc::new(Broadcaster::new(
         Arc::new(move |tx| seen.broadcasted(tx)),
+        Arc::new(closings),
         log.clone(),
     ));
     let (c, n) = (caster.clone(), node.clone());

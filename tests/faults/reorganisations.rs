@@ -1,9 +1,11 @@
 //! Blocks that go, transactions that are forgotten, and an LSP that spends its funding twice.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Amount, OutPoint, Transaction};
+use ldkjit_core::ids::ChannelId;
 use ldkjit_node::node::Node;
 use ldkjit_node::overdue::OVERDUE_BLOCKS;
 use ldkjit_node::payments::PaymentStatus;
@@ -224,6 +226,50 @@ async fn a_funding_that_the_mempool_forgot_is_sent_again() {
         0
     );
     sold.stop().await;
+}
+
+/// Both agreed to close, and the chain does not know yet: a restart neither forces the close nor forgets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_between_an_agreed_close_and_its_confirmation() {
+    let Some(mut sold) = Sold::set().await else {
+        return;
+    };
+    sold.world.mine(1, &sold.all()).await;
+    let channel = ChannelId(with(&sold.wallet, &sold.lsp)[0].channel_id.0);
+    sold.wallet.close_channel(&channel, false).await.unwrap();
+    event(&sold.lsp, "channel_closed").await;
+    event(&sold.wallet, "channel_closed").await;
+    let closing = loop {
+        if let Some(txid) = sold.world.unconfirmed_spender(sold.funding).await {
+            break txid;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+
+    sold.restart_lsp().await;
+    sold.world.mine_exactly(&[]).await;
+    sold.world.in_step(&sold.all()).await;
+    let now = sold.world.unconfirmed_spender(sold.funding).await;
+    assert_eq!(now, Some(closing));
+    // Even where nothing else stands in its way.
+    let chain = sold.world.chain.clone();
+    sold.wallet.stop().await.unwrap();
+    sold.lsp.stop().await.unwrap();
+    sold.world.running.dies(&chain).await;
+    sold.world
+        .running
+        .back(&chain, &["-persistmempool=0"])
+        .await;
+    sold.restart_lsp().await;
+    sold.world.in_mempool(&closing.to_string()).await;
+    sold.world.mine(6, &[&sold.lsp, &sold.payer]).await;
+    let blocks = sold.world.blocks().await;
+    let closed = blocks.spender(sold.funding).unwrap();
+    assert_eq!(closed.compute_txid(), closing);
+    let net = Amount::from_sat((SIZE - FEE) / 1_000);
+    assert!(closed.output.iter().any(|o| o.value == net), "{closed:?}");
+    sold.lsp.stop().await.unwrap();
+    sold.payer.stop().await.unwrap();
 }
 
 /// Blocks come, and none has it: told once a day, and the channel stays.

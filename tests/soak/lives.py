@@ -80,7 +80,9 @@ class Lives(Stage):
                 wallet.trouble["wallet"] = kind
             elif rng.random() < 0.5:
                 point = self.moments.choose("wallet", rng)
-                wallet.trouble |= {"arm": point, "nth": rng.randint(1, 2)}
+                # Its start has commits of its own, and is nobody's loss.
+                nth = rng.randint(10, 60) if point.startswith("commit") else rng.randint(1, 2)
+                wallet.trouble |= {"arm": point, "nth": nth}
         await self._begin(wallet)
         if arm is not None:
             role, point, nth = arm

@@ -44,6 +44,8 @@ class Soak(Lives):
         self.kill = kills
         self.world = world
         self.lies = lies
+        # Whose last start was refused.
+        self.refused: set[str] = set()
         self.trusts: tuple[str, ...] = ("lsp_trusts_client", "client_trusts_lsp")
 
     # ---- what happens to them ----
@@ -84,6 +86,9 @@ class Soak(Lives):
 
     def _note_end(self, node: Process) -> None:
         role = self._role(node)
+        if node.name in self.refused:
+            self.refused.remove(node.name)
+            return
         if node.stopped == "store":
             self.report.store["a commit failed"] += 1
             return
@@ -104,7 +109,8 @@ class Soak(Lives):
             # Terms change between restarts; what was sold keeps its own.
             service = node.config["lsp"]
             service["trust"] = rng.choice(self.trusts)
-            service["menu"][0]["valid_for_s"] = rng.choice((3_600, 3_600, 15))
+            if self.kill:
+                service["menu"][0]["valid_for_s"] = rng.choice((3_600, 3_600, 15))
         if self.kill and rng.random() < 0.12:
             fault = rng.choice(("fails", "loses_answer", "slow"))
             slow = rng.randint(50, 2_000)
@@ -122,7 +128,7 @@ class Soak(Lives):
                 self.report.store["a commit failed at the start"] += 1
             elif error.code != "chain":
                 raise
-            node.killed = True
+            self.refused.add(node.name)
 
     async def _kill(self, role: str) -> None:
         rng = self.random
@@ -200,6 +206,8 @@ class Soak(Lives):
             self.report.points = self.moments.hits
             for node in [*self.living.values()]:
                 node.kill()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(node.dead.wait(), STOP_S)
             self._look_for_panics()
             await self.chain.stop(keep=False)
             if self.report.findings:
@@ -265,9 +273,15 @@ class Soak(Lives):
 
     async def _blocks(self, count: int) -> None:
         """More blocks than a running payment would bear."""
-        await self.chain.mine(count)
+        height = await self.chain.mine(count)
         for node in list(self.living.values()):
-            await self._in_step(node)
+
+            async def there(node: Process = node) -> bool:
+                if node.name in self.living:
+                    await node.call("wait_height", height=height, timeout_ms=30_000)
+                return True
+
+            await self._until(there, f"{node.name} to follow")
 
     async def _settle(self) -> None:
         """Everybody up, nothing in flight, all that closed confirmed; then the books are read."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ldkjit.sandbox import Regtest
-from soak.process import CallError, DiedError, Process
+from soak.process import DiedError, Process
 
 
 def _process(chain: Regtest, node: Path, folder: Path) -> Process:
@@ -55,21 +55,6 @@ async def test_a_store_that_fails_stops_the_node(node: Path, tmp_path: Path, fau
         for _ in range(3):
             answered.append((await process.call("new_address"))["address"])
         assert len(set(answered)) == len(answered)
-        await process.stop()
-
-
-@pytest.mark.bitcoind
-async def test_a_store_that_fails_at_the_start(node: Path, tmp_path: Path) -> None:
-    """The start is refused for that reason, and works when the store does."""
-    async with Regtest() as chain:
-        process = _process(chain, node, tmp_path)
-        process.trouble["store"] = {"fault": "fails", "nth": 1}
-        with pytest.raises(CallError) as refused:
-            await process.start()
-        assert refused.value.code == "store"
-        await process.dead.wait()
-        await process.start()
-        await process.call("new_address")
         await process.stop()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from ldkjit.sandbox import Regtest
 from ldkjit.sandbox.regtest import choose, ended
+from ldkjit.sandbox.rpc import RpcError
 
 # Seconds between blocks: an HTLC's budget is counted in blocks, a restart in seconds.
 BLOCK_S = 3.0
@@ -26,6 +27,7 @@ class Chain(Regtest):
     def __init__(self) -> None:
         super().__init__()
         self._turn = asyncio.Lock()
+        self._sent: list[str] = []
 
     async def height(self) -> int:
         """The best block's height."""
@@ -40,7 +42,8 @@ class Chain(Regtest):
     async def send(self, address: str, amount_sat: int) -> str:
         """Send coins of the miner's; return the transaction's id."""
         async with self._turn:
-            return await self.rpc.fund(address, amount_sat)
+            self._sent.append(await self.rpc.fund(address, amount_sat))
+            return self._sent[-1]
 
     async def die(self, seconds: float) -> None:
         """Killed -9, and back after a while: the blocks are there, what was unconfirmed is not."""
@@ -50,10 +53,17 @@ class Chain(Regtest):
             self._signal(signal.SIGKILL)
             process, self._process = self._process, None
             assert process is not None
+            assert process.stdin is not None
             await ended(process, 10.0)
+            process.stdin.close()
             await asyncio.sleep(seconds)
             await self._run(*choose(None))
             await self.rpc.call("loadwallet", "miner")
+            # Its own wallet sends again only after hours.
+            for txid in self._sent:
+                sent = await self.rpc.call("gettransaction", txid)
+                with contextlib.suppress(RpcError):
+                    await self.rpc.call("sendrawtransaction", sent["hex"])
 
     async def hang(self, seconds: float) -> None:
         """It answers nobody for a while."""

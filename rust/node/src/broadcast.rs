@@ -1,6 +1,7 @@
 //! Sends transactions, and goes on until they are in a block.
 
 use crate::chain::{ChainSource, SendOutcome};
+use crate::closings::Closings;
 use crate::log::Log;
 use crate::sync::lock;
 use bitcoin::block::Header;
@@ -33,6 +34,7 @@ pub struct Broadcaster {
     wake: Notify,
     height: AtomicU32,
     accepted: Accepted,
+    closings: Arc<Closings>,
     log: Arc<Log>,
 }
 
@@ -48,12 +50,13 @@ struct Pending {
 
 impl Broadcaster {
     /// Sends nothing until [`Broadcaster::run`].
-    pub fn new(accepted: Accepted, log: Arc<Log>) -> Self {
+    pub fn new(accepted: Accepted, closings: Arc<Closings>, log: Arc<Log>) -> Self {
         Self {
             pending: Mutex::new(HashMap::new()),
             wake: Notify::new(),
             height: AtomicU32::new(0),
             accepted,
+            closings,
             log,
         }
     }
@@ -260,6 +263,15 @@ impl Listen for Broadcaster {
 
 impl BroadcasterInterface for Broadcaster {
     fn broadcast_transactions(&self, txs: &[&Transaction]) {
+        if !self.closings.allow(txs) {
+            self.log.info(
+                TARGET,
+                format_args!(
+                    "a commitment transaction is not sent: its channel was closed by agreement"
+                ),
+            );
+            return;
+        }
         drop(self.broadcast(txs.iter().map(|tx| (*tx).clone()).collect()));
     }
 }
@@ -330,13 +342,19 @@ mod tests {
         }
     }
 
+    fn closings() -> Arc<Closings> {
+        let store = Box::new(crate::store::MemoryStore::new());
+        let (_, journal, boot) = crate::commit::Committer::start(store, Log::silent()).unwrap();
+        Arc::new(Closings::load(Arc::new(journal), &boot.live).unwrap())
+    }
+
     fn start(
         answers: Vec<Result<SendOutcome, ChainError>>,
     ) -> (Arc<Broadcaster>, Arc<Source>, Arc<Mutex<Vec<Txid>>>) {
         let accepted = Arc::new(Mutex::new(Vec::new()));
         let seen = accepted.clone();
         let told: Accepted = Arc::new(move |tx| lock(&seen).push(tx.compute_txid()));
-        let caster = Arc::new(Broadcaster::new(told, Log::silent()));
+        let caster = Arc::new(Broadcaster::new(told, closings(), Log::silent()));
         let source = Arc::new(Source {
             answers: Mutex::new(answers),
             ..Source::default()
@@ -418,7 +436,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_unsent_is_dropped() {
-        let caster = Broadcaster::new(Arc::new(|_| {}), Log::silent());
+        let caster = Broadcaster::new(Arc::new(|_| {}), closings(), Log::silent());
         for n in 0..MANY + 5 {
             let mut tx = tx(0, Txid::all_zeros());
             tx.lock_time = absolute::LockTime::from_consensus(n as u32);

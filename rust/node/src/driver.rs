@@ -249,6 +249,7 @@ async fn on_block(node: &Arc<Node>) {
         }
         node.client.on_block(node);
         node.overdue.on_block(node);
+        node.closings.on_block(node.height());
     }
     for received in node.parts.wallet.take_received() {
         node.events.emit(&NodeEvent::OnchainReceived {

@@ -72,7 +72,9 @@ impl Fees {
 
     /// Asks the source. On an error the last estimates stay, until they are stale.
     pub async fn refresh(&self, source: &dyn ChainSource) -> Result<Rates, ChainError> {
-        let minimum = self.clamp(source.minimum_fee().await?);
+        // A hundredth above: sizes are guessed before signing, and a guess may be a byte short.
+        let minimum = source.minimum_fee().await?;
+        let minimum = self.clamp(minimum.saturating_add(minimum.div_ceil(100)));
         let mut rates = [minimum; 3];
         for (rate, blocks) in rates.iter_mut().zip([1_008, 18, 2]) {
             match source.estimate_fee(blocks).await?.or(self.config.fallback) {
@@ -197,10 +199,10 @@ mod tests {
         assert_eq!(
             rates,
             Rates {
-                background: 300,
+                background: 303,
                 normal: 250_000,
                 high: 250_000,
-                minimum: 300
+                minimum: 303
             }
         );
         assert_eq!(fees.fresh().unwrap(), rates);

@@ -10,6 +10,7 @@ pub mod broadcast;
 pub mod chain;
 pub mod channels;
 pub mod client;
+pub mod closings;
 pub mod commit;
 pub mod config;
 pub mod convert;

@@ -22,6 +22,7 @@ use crate::alarms::Alarms;
 use crate::broadcast::Broadcaster;
 use crate::chain::bitcoind::Bitcoind;
 use crate::client::Client;
+use crate::closings::Closings;
 use crate::commit::{Boot, Committer};
 use crate::config::{ChainConfig, Config, StoreKind};
 use crate::driver;
@@ -105,6 +106,8 @@ pub struct Node {
     pub lsp: Option<Service>,
     /// The wallet side of LSPS2.
     pub client: Client,
+    /// Channels closed by agreement of late.
+    pub closings: Arc<Closings>,
     /// Channels whose funding does not confirm.
     pub overdue: Overdue,
     /// Listening and dialling.
@@ -211,8 +214,10 @@ impl Node {
         let wallet = Arc::new(wallet);
         let keys = Arc::new(Keys::new(seed, wallet.clone())?);
         let spender = wallet.clone();
+        let closings = Arc::new(Closings::load(journal.clone(), &boot.live)?);
         let broadcaster = Arc::new(Broadcaster::new(
             Arc::new(move |tx| spender.broadcasted(tx)),
+            closings.clone(),
             log.clone(),
         ));
         let parts = Parts {
@@ -336,6 +341,7 @@ impl Node {
             transport,
             lsp,
             client,
+            closings,
             overdue,
             net,
             wake,
@@ -491,7 +497,11 @@ impl Node {
     /// What was published and is in no block is sent again: a bitcoind forgets it in a crash, a full mempool drops it,
     /// and a reorganisation may have met either.
     pub(crate) fn publish_again(&self) {
-        for tx in self.parts.wallet.unconfirmed() {
+        let closed = self.closings.all().into_iter().filter(|tx| {
+            let txid = tx.compute_txid();
+            self.parts.wallet.confirmed_at(&txid).is_none()
+        });
+        for tx in self.parts.wallet.unconfirmed().into_iter().chain(closed) {
             drop(self.parts.broadcaster.broadcast(vec![tx]));
         }
     }

@@ -1,0 +1,204 @@
+//! Closes that both agreed to: their transactions are kept, and no commitment transaction goes out in their stead.
+//!
+//! LDK 0.2.7 forgets over a restart that a channel was closed by agreement, unless the chain has shown it: it publishes
+//! its commitment transaction, and pays more for it than the closing transaction does.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+use bitcoin::{OutPoint, Transaction};
+use serde::{Deserialize, Serialize};
+
+use crate::error::NodeError;
+use crate::journal::Journal;
+use crate::sync::lock;
+
+const KIND: &str = "close/agreed";
+/// For so long a restart may find a close that the chain has not shown to LDK.
+const KEEP_BLOCKS: u32 = 1_008;
+/// BOLT 3: the upper byte of a commitment transaction's locktime.
+const COMMITMENT: u32 = 0x20;
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Closing {
+    tx: String,
+    /// The first height at which it was known.
+    since: Option<u32>,
+}
+
+/// The closing transactions of late, by the funding output that each spends.
+pub struct Closings {
+    journal: Arc<Journal>,
+    known: Mutex<BTreeMap<OutPoint, Closing>>,
+}
+
+impl Closings {
+    /// As the store left them.
+    ///
+    /// # Errors
+    /// `store_corrupt`.
+    pub fn load(
+        journal: Arc<Journal>,
+        live: &[(String, String, Vec<u8>)],
+    ) -> Result<Self, NodeError> {
+        let mut known = BTreeMap::new();
+        for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == KIND) {
+            let funding = key.parse().ok();
+            let closing = serde_json::from_slice(value).ok();
+            let (Some(funding), Some(closing)) = (funding, closing) else {
+                let why = format!("closing transaction {key} cannot be read");
+                return Err(NodeError::new("store_corrupt", why));
+            };
+            known.insert(funding, closing);
+        }
+        Ok(Self {
+            journal,
+            known: Mutex::new(known),
+        })
+    }
+
+    /// Whether these may be published; a closing transaction among them is kept first. LDK calls from inside the change
+    /// that ends the channel, so that both are in one commit.
+    pub fn allow(&self, txs: &[&Transaction]) -> bool {
+        for tx in txs {
+            let Some(funding) = spends_channel(tx) else {
+                continue;
+            };
+            let agreed = tx.lock_time.to_consensus_u32() >> 24 != COMMITMENT;
+            let mut known = lock(&self.known);
+            match known.contains_key(&funding) {
+                true if !agreed => return false,
+                false if agreed => {
+                    let closing = Closing {
+                        tx: serialize_hex(tx),
+                        since: None,
+                    };
+                    self.put(&funding, &closing);
+                    known.insert(funding, closing);
+                }
+                _ => {}
+            }
+        }
+        true
+    }
+
+    /// What was closed of late.
+    pub fn all(&self) -> Vec<Transaction> {
+        let known = lock(&self.known);
+        let txs = known.values().map(|closing| deserialize_hex(&closing.tx));
+        txs.filter_map(Result::ok).collect()
+    }
+
+    /// Forgets what is long over.
+    pub fn on_block(&self, height: u32) {
+        lock(&self.known).retain(|funding, closing| {
+            let Some(since) = closing.since else {
+                closing.since = Some(height);
+                self.put(funding, closing);
+                return true;
+            };
+            let keep = height.saturating_sub(since) <= KEEP_BLOCKS;
+            if !keep {
+                self.journal.delete(KIND, funding.to_string());
+            }
+            keep
+        });
+    }
+
+    fn put(&self, funding: &OutPoint, closing: &Closing) {
+        if let Ok(value) = serde_json::to_vec(closing) {
+            self.journal.put(KIND, funding.to_string(), value);
+        }
+    }
+}
+
+/// The funding output that a transaction spends by the signatures of both, if it spends one: its witness is that of
+/// BOLT 3, nothing, two signatures and the script of two keys.
+fn spends_channel(tx: &Transaction) -> Option<OutPoint> {
+    let [input] = tx.input.as_slice() else {
+        return None;
+    };
+    let script = input.witness.last()?;
+    let both = input.witness.len() == 4
+        && script.len() == 71
+        && script.starts_with(&[0x52, 33])
+        && script.ends_with(&[0x52, 0xae]);
+    both.then_some(input.previous_output)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::commit::Committer;
+    use crate::log::Log;
+    use crate::store::MemoryStore;
+    use bitcoin::hashes::Hash;
+    use bitcoin::{absolute, transaction, Amount, ScriptBuf, TxIn, TxOut, Txid, Witness};
+
+    fn spend(channel: u8, lock_time: u32, keys: u8) -> Transaction {
+        let mut script = vec![0x52];
+        for _ in 0..keys {
+            script.push(33);
+            script.extend([2; 33]);
+        }
+        script.extend([0x52, 0xae]);
+        let mut witness = Witness::new();
+        for item in [vec![], vec![1; 71], vec![2; 72], script] {
+            witness.push(item);
+        }
+        Transaction {
+            version: transaction::Version::TWO,
+            lock_time: absolute::LockTime::from_consensus(lock_time),
+            input: vec![TxIn {
+                previous_output: OutPoint::new(Txid::from_byte_array([channel; 32]), 0),
+                witness,
+                ..TxIn::default()
+            }],
+            output: vec![TxOut {
+                value: Amount::from_sat(1_000),
+                script_pubkey: ScriptBuf::new(),
+            }],
+        }
+    }
+
+    #[test]
+    fn what_was_agreed_is_not_forced_afterwards() {
+        let store = MemoryStore::new();
+        let (committer, journal, boot) =
+            Committer::start(Box::new(store.clone()), Log::silent()).unwrap();
+        let closings = Closings::load(Arc::new(journal), &boot.live).unwrap();
+        let (agreed, forced) = (spend(1, 0, 2), spend(1, COMMITMENT << 24 | 7, 2));
+        let other = spend(2, COMMITMENT << 24, 2);
+        assert!(closings.allow(&[&forced]), "not closed yet");
+        assert!(closings.allow(&[&agreed]));
+        assert!(closings.allow(&[&agreed]), "as often as it takes");
+        assert!(!closings.allow(&[&forced]));
+        assert!(
+            !closings.allow(&[&forced, &spend(3, 0, 1)]),
+            "nor with its child"
+        );
+        assert!(closings.allow(&[&other]));
+        assert!(closings.allow(&[&spend(4, 0, 1)]), "of no channel");
+        closings.on_block(100);
+        finish(committer);
+
+        let (_committer, journal, boot) = Committer::start(Box::new(store), Log::silent()).unwrap();
+        let closings = Closings::load(Arc::new(journal), &boot.live).unwrap();
+        assert_eq!(closings.all(), [agreed]);
+        closings.on_block(100 + KEEP_BLOCKS);
+        assert!(!closings.allow(&[&forced]));
+        closings.on_block(101 + KEEP_BLOCKS);
+        assert!(closings.allow(&[&forced]));
+        assert!(closings.all().is_empty());
+    }
+
+    fn finish(committer: Committer) {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(committer.shutdown())
+            .unwrap();
+    }
+}

@@ -2,7 +2,7 @@
 
 from typing import final
 
-__all__ = ["Native", "version"]
+__all__ = ["Native", "ledger_check", "version"]
 
 @final
 class Native:
@@ -26,3 +26,6 @@ class Native:
 
 def version() -> str:
     """The version of the Rust side."""
+
+def ledger_check(data_dir: str) -> tuple[bool, str]:
+    """Check the ledger in a data directory: whether there is a verdict; it or the error."""

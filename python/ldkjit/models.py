@@ -255,6 +255,62 @@ class LedgerRow(Model):
         return str(self.entry["kind"])
 
 
+class BadRow(Model):
+    """The first row of a ledger that does not fit."""
+
+    seq: int | None
+    """Its number; ``None`` if it is a row that is missing."""
+    why: str
+
+
+class ChannelAccount(Model):
+    """An open channel in a ledger check; the rows are right if they are within the bounds."""
+
+    channel: str
+    rows: Msat = Field(validation_alias="rows_msat")
+    """Our side by the ledger."""
+    low: Msat = Field(validation_alias="low_msat")
+    """Our side by LDK, at least."""
+    high: Msat = Field(validation_alias="high_msat")
+    """Our side by LDK, at most: more than at least only with HTLCs in flight."""
+
+
+class LedgerCheck(Model):
+    """Whether a ledger adds up, and to what. Fees and costs are sums over its whole history."""
+
+    ok: bool
+    rows: int
+    """How many rows there are."""
+    bad: BadRow | None
+    chain_sat: int
+    """What the wallet holds by the ledger, satoshi."""
+    wallet_sat: int
+    """What it does hold, satoshi."""
+    channels_msat: int
+    """Our side of all open channels by the ledger, msat."""
+    withheld_msat: int
+    """Of that, in channels whose funding was not sent: the same coins are in the wallet still."""
+    closing_msat: int
+    """What closed channels still owe the wallet, chain fees included, msat."""
+    exact: int
+    """Open channels compared to the millisatoshi."""
+    bounded: int
+    """Open channels compared within a bound, because of HTLCs in flight."""
+    channels: tuple[ChannelAccount, ...]
+    opening_fees: Msat = Field(validation_alias="opening_fees_msat")
+    """Earned by selling channels."""
+    routing_fees: Msat = Field(validation_alias="routing_fees_msat")
+    """Earned by forwarding."""
+    opening_paid: Msat = Field(validation_alias="opening_paid_msat")
+    """Paid for channels."""
+    routing_paid: Msat = Field(validation_alias="routing_paid_msat")
+    """Paid for routing."""
+    chain_fees_sat: int
+    """Paid for transactions, satoshi."""
+    closing_cost_msat: int
+    """What closed channels did not bring back: fees, rounding, outputs too small to be made."""
+
+
 class Stage(Model):
     """A point in a payment's way through this node."""
 

@@ -22,6 +22,7 @@ from .models import (
     DecodedInvoice,
     FeeRates,
     InvoiceData,
+    LedgerCheck,
     LedgerRow,
     Order,
     Payment,
@@ -514,6 +515,17 @@ class Node:
         """Every row of the ledger after the one numbered ``after``, oldest first."""
         async for item in self._pages("ledger", after):
             yield LedgerRow.model_validate(item)
+
+    async def ledger_check(self) -> LedgerCheck:
+        """Hold every row of the ledger against the others, and all against wallet and channels.
+
+        Looks at the latest commit; ``ldkjit ledger check`` does the same from outside. The time it
+        takes grows with the history.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return LedgerCheck.model_validate(await self._call("ledger_check"))
 
     async def _pages(self, method: str, after: int) -> AsyncGenerator[Any, None]:
         place: int | None = after

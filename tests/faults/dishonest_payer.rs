@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::common::{
-    event, events, id, jit_invoice, ledger, menu, order_state, room, until, with, World,
+    event, events, finish, id, jit_invoice, ledger, menu, order_state, room, until, with, World,
 };
 use bitcoin::secp256k1::PublicKey;
 use ldkjit_node::lsp::Fault;
@@ -202,7 +202,5 @@ async fn a_part_that_declares_more_than_it_delivers() {
     assert_eq!(channel.outbound_capacity_msat, SIZE - FEE - reserve);
     assert_eq!(rooms(&payer, &router), before[1]);
     assert_eq!(rooms(&router, &lsp), before[2]);
-    for node in [&wallet, &payer, &router, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &router, &lsp]).await;
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::common::{
-    address, asks, assert_failed, coins_sat, count, event, hop, id, invoice_over, jit_invoice,
-    ledger, order, order_state, pay, room, until, with, World, PATIENCE,
+    address, asks, assert_failed, coins_sat, count, event, finish, hop, id, invoice_over,
+    jit_invoice, ledger, order, order_state, pay, room, until, with, World, PATIENCE,
 };
 use ldkjit_core::ids::PaymentHash;
 use ldkjit_node::chain::SendOutcome;
@@ -77,8 +77,7 @@ async fn a_client_that_is_away_and_an_order_that_is_none() {
     .await;
     assert_eq!(room(&payer, &lsp).unwrap(), before.0);
     assert_eq!(room(&lsp, &payer).unwrap(), before.1);
-    payer.stop().await.unwrap();
-    lsp.stop().await.unwrap();
+    finish([&payer, &lsp]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -123,9 +122,7 @@ async fn a_payment_too_large_for_the_channel_that_is_there() {
     .await;
     assert_eq!(room(&payer, &lsp).unwrap().0, before.0 .0 - small);
     assert_eq!(room(&lsp, &wallet).unwrap().0, before.1 .0 - small);
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }
 
 /// Sends coins and waits until bitcoind has taken the transaction.
@@ -251,9 +248,7 @@ async fn an_lsp_without_coins() {
     world.mine(1, &[&lsp, &payer, &wallet]).await;
     let before = (before.0, coins_sat(&lsp));
     assert_paid_at_second(&lsp, &payer, &wallet, &bought.bolt11, before).await;
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }
 
 /// The connection to the client ends during the open, before it has signed (J-62).
@@ -289,9 +284,7 @@ async fn is_lost(of_lsp: Option<Fault>, of_wallet: Option<Fault>) {
     assert_paid_at_second(&lsp, &payer, &wallet, &bought.bolt11, before).await;
     let funding = with(&lsp, &wallet)[0].funding_txo.unwrap();
     assert_eq!(world.mempool().await, [funding.txid.to_string()]);
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

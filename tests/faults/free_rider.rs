@@ -1,8 +1,8 @@
 //! A wallet that lets its JIT payment fail gets no channel for nothing: only what pays the fee passes, until it is paid.
 
 use crate::common::{
-    asks, assert_failed, event, events, hop, id, invoice_over, jit_invoice, ledger, order_state,
-    pay, receive, room, until, with, World,
+    asks, assert_failed, event, events, finish, hop, id, invoice_over, jit_invoice, ledger,
+    order_state, pay, receive, room, until, with, World,
 };
 use ldkjit_node::client::JitChoice;
 use ldkjit_node::lsp::Fault;
@@ -63,7 +63,7 @@ async fn a_channel_that_is_not_paid_for() {
     assert_eq!(wallet.timeline.of(&failed.payment_hash), []);
     assert!(events(&lsp, "payment_forwarded").await.is_empty());
     assert!(events(&wallet, "payment_received").await.is_empty());
-    for entry in ["fee_earned", "order_paid", "forward_fee"] {
+    for entry in ["fee_earned", "order_paid", "forwarded"] {
         assert!(ledger(&lsp, entry).await.is_empty(), "{entry}");
     }
     until("no HTLC is left", || room(&payer, &lsp).is_some()).await;
@@ -106,7 +106,5 @@ async fn a_channel_that_is_not_paid_for() {
     let channel = &with(&wallet, &lsp)[0];
     let reserve = channel.unspendable_punishment_reserve.unwrap() * 1_000;
     assert_eq!(channel.outbound_capacity_msat, SIZE - FEE + SMALL - reserve);
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::common::{
-    address, assert_books, buys_from, coins_sat, count, event, events, id, jit_invoice, ledger,
-    on_disk, order, order_state, outcome, pay, receive, room, send, service, until, with, World,
-    PATIENCE,
+    address, assert_books, buys_from, coins_sat, count, event, events, finish, id, jit_invoice,
+    ledger, on_disk, order, order_state, outcome, pay, receive, room, send, service, until, with,
+    World, PATIENCE,
 };
 use ldkjit_core::menu::TrustModel;
 use ldkjit_node::client::{InvoiceRecord, JitChoice};
@@ -148,9 +148,7 @@ impl Stage {
     }
 
     async fn stop(self) {
-        for node in [&self.wallet, &self.payer, &self.lsp] {
-            node.stop().await.unwrap();
-        }
+        finish([&self.wallet, &self.payer, &self.lsp]).await;
     }
 }
 
@@ -383,9 +381,7 @@ async fn a_peer_that_dials_while_the_node_stops() {
         dialling.abort();
         node = world.restarted(&node, settings.clone()).await;
     }
-    for node in [&node, &peer] {
-        node.stop().await.unwrap();
-    }
+    finish([&node, &peer]).await;
 }
 
 /// LDK 0.2.7 forgets over a restart that a channel may bring payments with the LSP's fee taken.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::stock::{liquidity, offer, Liquidity};
-use crate::common::{address, asks, id, jit_invoice, until, World, PATIENCE};
+use crate::common::{address, asks, finish, id, jit_invoice, until, World, PATIENCE};
 use bitcoin::secp256k1::PublicKey;
 use ldkjit_core::menu::TrustModel;
 use ldkjit_node::client::JitChoice;
@@ -202,7 +202,7 @@ async fn stock_client(trust: &str) {
     let sold = crate::common::ledger(&lsp, "order_sold").await;
     assert_eq!(sold.len(), 1);
     assert_eq!(sold[0]["fee"], FEE);
-    lsp.stop().await.unwrap();
+    finish([&lsp]).await;
     stock.node.stop().await.unwrap();
 }
 
@@ -283,7 +283,7 @@ async fn stock_service(client_trusts_lsp: bool, trusted: bool) {
         assert_eq!(hop.fees.proportional_millionths, 0);
         assert_eq!(wallet.client.orders().len(), 1);
     }
-    wallet.stop().await.unwrap();
+    finish([&wallet]).await;
     stock.node.stop().await.unwrap();
 }
 

@@ -1,7 +1,7 @@
 //! Client trusts LSP, paid in two parts: the funding transaction comes, confirms, and every amount is right (D-1).
 
 use crate::common::{
-    event, events, jit_invoice, ledger, menu, order_state, pay, room, until, with, World,
+    event, events, finish, jit_invoice, ledger, menu, order_state, pay, room, until, with, World,
 };
 use ldkjit_core::menu::TrustModel;
 use ldkjit_node::payments::PaymentStatus;
@@ -93,9 +93,7 @@ async fn is_funded(ppm: u64, from_both: bool) {
     let channel = &with(&wallet, &lsp)[0];
     let reserve = channel.unspendable_punishment_reserve.unwrap() * 1_000;
     assert_eq!(channel.outbound_capacity_msat, SIZE - fee - reserve);
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,8 +2,8 @@
 //! (J-74, S-33).
 
 use crate::common::{
-    asks, assert_failed, coins_sat, count, event, events, ledger, order_state, outcome, room, send,
-    until, with, World,
+    asks, assert_failed, coins_sat, count, event, events, finish, ledger, order_state, outcome,
+    room, send, until, with, World,
 };
 use ldkjit_node::client::{JitChoice, ReceiveRequest, Status};
 use ldkjit_node::payments::{Payment, PaymentStatus};
@@ -48,7 +48,7 @@ async fn a_fee_one_msat_above_the_wallets_limit() {
     // The LSP opened, forwarded, and earned nothing; nobody has more or less than before.
     assert!(events(&lsp, "payment_forwarded").await.is_empty());
     assert!(events(&wallet, "payment_received").await.is_empty());
-    let nothing = ["fee_earned", "order_paid", "forward_fee"];
+    let nothing = ["fee_earned", "order_paid", "forwarded"];
     assert_eq!(count(&lsp, nothing).await, [0; 3]);
     until("no HTLC is left", || {
         room(&payer, &lsp).is_some()
@@ -96,7 +96,5 @@ async fn a_fee_one_msat_above_the_wallets_limit() {
     let cost = ledger(&lsp, "chain_cost").await.remove(0);
     let spent = channel.channel_value_satoshis + cost["fee_sat"].as_u64().unwrap();
     assert_eq!(coins_sat(&lsp), coins - spent);
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }

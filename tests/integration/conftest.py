@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from support import Pair, belongings, pair_of
 
+from ldkjit.cli.ledger import check
 from ldkjit.sandbox import Sandbox
 
 
@@ -28,6 +29,9 @@ async def box(chain: Sandbox, request: pytest.FixtureRequest) -> AsyncGenerator[
     for name in [name for name in chain.nodes if name not in shared]:
         node = chain.nodes.pop(name)
         await node.stop()
+        # Whatever the test did, the books are right.
+        verdict = check(Path(node.config.data_dir))
+        assert verdict.ok, f"{name}: {verdict.model_dump_json(indent=2)}"
         # The next test's node of this name is another one.
         shutil.rmtree(node.config.data_dir)
 

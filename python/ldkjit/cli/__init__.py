@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+from pathlib import Path
 from typing import Annotated
 
 try:
@@ -62,3 +63,34 @@ def demo(
     else:
         show.table(report)
     raise typer.Exit(0 if report.ok else 1)
+
+
+ledger_app = typer.Typer(help="The books of a node.", no_args_is_help=True)
+app.add_typer(ledger_app, name="ledger")
+
+
+@ledger_app.command("check")
+def ledger_check(
+    data_dir: Annotated[
+        Path, typer.Argument(help="The node's data directory; the node may run meanwhile.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Prove that the ledger adds up to the wallet's coins and the channels, to the millisatoshi.
+
+    Exits with 0 if they do, 1 if they do not, 2 if they cannot be read.
+    """
+    from .ledger import check, show
+
+    try:
+        verdict = check(data_dir)
+    except LdkJitError as error:
+        Console(stderr=True).print(f"{type(error).__name__}: {error}", markup=False)
+        raise typer.Exit(2) from error
+    if as_json:
+        print(verdict.model_dump_json(indent=2))
+    else:
+        show(verdict, Console())
+    raise typer.Exit(0 if verdict.ok else 1)

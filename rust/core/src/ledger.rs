@@ -1,4 +1,6 @@
-//! The ledger: one entry for every fee earned, cost paid and promise made.
+//! The ledger: one entry for every fee earned, cost paid and promise made, and for whatever moves the node's own money.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -203,13 +205,134 @@ pub enum LedgerEntry {
         /// What was earned so far, msat.
         earned: Msat,
     },
-    /// An ordinary forward earned its routing fee.
-    ForwardFee {
+    /// Another's payment went through: what came in belongs to us on one channel, what went out left another.
+    Forwarded {
         /// The channel it came by.
-        from: ChannelId,
+        from: Option<ChannelId>,
         /// The channel it left by.
-        to: ChannelId,
-        /// Routing fee, msat.
-        amount: Msat,
+        to: Option<ChannelId>,
+        /// What came in, msat; absent if it is claimed on chain, where only the chain tells.
+        received: Option<Msat>,
+        /// What went out, msat; absent if LDK told of the same claim before.
+        sent: Option<Msat>,
+        /// Opening fee taken from it, msat; the rest of what stays is the routing fee.
+        skim: Msat,
+        /// Settled on chain, or found so at a start: LDK does not say how much of it was an opening fee.
+        late: bool,
     },
+    /// A transaction changed what the wallet holds, from the moment the wallet knew of it.
+    Chain {
+        /// The transaction.
+        txid: String,
+        /// What the wallet holds more or, below zero, less, sat.
+        delta_sat: i64,
+        /// What it pays to others or into a channel, sat.
+        paid_sat: u64,
+        /// Its fee, sat, if this node pays it.
+        fee_sat: Option<u64>,
+        /// What it is for.
+        purpose: Purpose,
+        /// The open whose channel it funds.
+        open: Option<OpenId>,
+        /// What of it comes out of channels that are closed.
+        parts: Vec<ChainPart>,
+    },
+    /// A transaction will not be after all: another took its coins, or it was dropped for good.
+    ChainUndone {
+        /// The transaction.
+        txid: String,
+        /// What the wallet had more or less by it, sat.
+        delta_sat: i64,
+    },
+    /// A channel came to be, whoever opened it.
+    ChannelFunded {
+        /// The channel.
+        channel: ChannelId,
+        /// The other side.
+        peer: NodeId,
+        /// The attempt; ours too for a channel that the peer opened.
+        open: OpenId,
+        /// Its funding output.
+        funding: Outpoint,
+        /// Its value, sat.
+        value_sat: u64,
+        /// What of it is ours, msat; absent if it was gone before it could be looked at.
+        balance: Option<Msat>,
+        /// This node funds it, and pays for its commitment transactions.
+        by_us: bool,
+    },
+    /// One path of a payment of ours arrived.
+    PathPaid {
+        /// The payment.
+        payment_hash: PaymentHash,
+        /// The channel it left by; absent if that was closed before.
+        channel: Option<ChannelId>,
+        /// What left the channel, msat, routing fee and all.
+        amount: Msat,
+        /// The routing fee in it, msat.
+        fee: Msat,
+    },
+    /// A part of a payment to us was claimed.
+    HtlcClaimed {
+        /// The payment.
+        payment_hash: PaymentHash,
+        /// The channel it came by.
+        channel: ChannelId,
+        /// What came, msat.
+        amount: Msat,
+        /// What the peer withheld as its opening fee, msat.
+        skimmed: Msat,
+    },
+    /// A channel is closed: what it holds comes back by the chain.
+    ChannelEnded {
+        /// The channel.
+        channel: ChannelId,
+        /// Our part as LDK last knew it, msat.
+        balance: Option<Msat>,
+        /// LDK's words.
+        reason: String,
+    },
+    /// A transaction spends a channel's funding output.
+    ChannelSpent {
+        /// The channel.
+        channel: ChannelId,
+        /// The transaction.
+        txid: String,
+        /// Its fee, sat, taken from the channel.
+        fee_sat: u64,
+    },
+    /// Requests were refused since the last such row.
+    Refused {
+        /// How many, by reason.
+        counts: BTreeMap<String, u64>,
+    },
+}
+
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Others pay to the wallet.
+    Received,
+    /// The wallet pays others.
+    Sent,
+    /// The wallet pays itself.
+    Split,
+    /// A channel is funded.
+    Funding,
+    /// A channel is closed by both sides, and pays the wallet.
+    Close,
+    /// What a channel closed by force holds is claimed or swept.
+    Claim,
+    /// The wallet adds a fee to what a channel must get into a block.
+    Bump,
+}
+
+/// What a transaction takes out of one closed channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainPart {
+    /// The channel.
+    pub channel: ChannelId,
+    /// How much, sat, before the transaction's fee.
+    pub sat: u64,
 }

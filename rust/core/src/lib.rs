@@ -1,6 +1,7 @@
 //! ldkjit-core decides. No LDK node, no tokio, no Python, no clock: every rule about money is here, pure and tested.
 
 pub mod amount;
+pub mod audit;
 pub mod clock;
 pub mod fee;
 pub mod funding;
@@ -14,6 +15,7 @@ pub mod order;
 pub mod pool;
 pub mod reason;
 pub mod rules;
+pub mod seal;
 pub mod sizing;
 pub mod standing;
 pub mod time;

@@ -367,6 +367,10 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
             let next = items.last().and_then(|item| item.get("seq").cloned());
             Ok(json!({ "items": items, "next": next }))
         }
+        "ledger_check" => {
+            let Nothing {} = read(params)?;
+            show(node.ledger_check().await?)
+        }
         "timeline" => {
             let p: ByHash = read(params)?;
             show(node.timeline.of(&hash(&p.payment_hash)?))

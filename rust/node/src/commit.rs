@@ -2,10 +2,11 @@
 
 use crate::crash;
 use crate::error::StoreError;
-use crate::journal::{ldk_kind, Ask, Counters, Ending, Journal, Shared, State, LDK};
+use crate::journal::{ldk_kind, Ask, Counters, Ending, Journal, Shared, State, LDK, LEDGER};
 use crate::log::Log;
 use crate::store::{Loaded, Op, Row, Store};
 use crate::sync::{lock, wait, wait_for};
+use ldkjit_core::seal::link_of;
 use lightning::util::persist::{
     CHANNEL_MANAGER_PERSISTENCE_KEY, CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
     CHANNEL_MANAGER_PERSISTENCE_SECONDARY_NAMESPACE,
@@ -38,6 +39,17 @@ pub struct Boot {
 }
 
 impl Boot {
+    /// LDK's own keys, and the rest.
+    pub(crate) fn split(
+        live: Vec<(String, String, Vec<u8>)>,
+        new: bool,
+    ) -> (Vec<(String, String, Vec<u8>)>, Self) {
+        let (ldk, live) = live
+            .into_iter()
+            .partition(|(kind, _, _)| kind.starts_with(LDK));
+        (ldk, Self { live, new })
+    }
+
     /// Takes out everything of one kind, by key.
     pub fn take(&mut self, kind: &str) -> Vec<(String, Vec<u8>)> {
         let (taken, rest) = std::mem::take(&mut self.live)
@@ -76,10 +88,11 @@ impl Committer {
             live,
             last_row,
         } = store.load()?;
-        let (ldk, live): (Vec<_>, Vec<_>) = live
-            .into_iter()
-            .partition(|(kind, _, _)| kind.starts_with(LDK));
-        let shared = Shared::new(last_row, ldk);
+        let (ldk, boot) = Boot::split(live, seq == 0);
+        let last = last_row.get(LEDGER).copied().unwrap_or(0);
+        let row = store.rows(LEDGER, last.saturating_sub(1), 1)?;
+        let link = row.first().map(|row| link_of(&row.value));
+        let shared = Shared::new(last_row, link.flatten().unwrap_or_default(), ldk);
         let snapshot = Arc::new(SnapshotSlot::default());
         let worker = Worker {
             store,
@@ -101,10 +114,7 @@ impl Committer {
                 thread,
             },
             journal,
-            Boot {
-                live,
-                new: seq == 0,
-            },
+            boot,
         ))
     }
 

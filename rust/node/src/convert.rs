@@ -35,3 +35,12 @@ pub fn outpoint(txo: &lightning::chain::transaction::OutPoint) -> Outpoint {
         vout: u32::from(txo.index),
     }
 }
+
+/// An outpoint for bitcoin; `None` if its transaction id is not one.
+#[must_use]
+pub fn bitcoin_outpoint(at: &Outpoint) -> Option<bitcoin::OutPoint> {
+    Some(bitcoin::OutPoint {
+        txid: at.txid.parse().ok()?,
+        vout: at.vout,
+    })
+}

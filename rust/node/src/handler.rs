@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::PaymentHash;
 use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::lsps0::clean_text;
 use lightning::events::{Event, FundingInfo, HTLCHandlingFailureType, PaymentPurpose};
 
+use crate::accounts::{claim_id, Accounts};
 use crate::convert;
 use crate::crash;
 use crate::events::NodeEvent;
@@ -22,7 +22,32 @@ pub fn handle(node: &Arc<Node>, event: Event) {
     crash::point(after);
 }
 
+/// Books what an event moves, in the same commit.
+fn keep_accounts(node: &Node, event: &Event) {
+    let accounts = Accounts {
+        cm: &node.cm,
+        monitors: &node.monitors,
+        wallet: &node.parts.wallet,
+        claimed: &|claim| node.payments.was_received(claim),
+    };
+    for row in accounts.rows(event) {
+        if let LedgerEntry::ChannelFunded {
+            channel,
+            funding,
+            value_sat,
+            ..
+        } = &row
+        {
+            if let Some(at) = convert::bitcoin_outpoint(funding) {
+                node.parts.wallet.track(at, *channel, *value_sat);
+            }
+        }
+        node.record(&row);
+    }
+}
+
 fn dispatch(node: &Arc<Node>, event: Event) {
+    keep_accounts(node, &event);
     #[cfg(feature = "faults")]
     let Some(event) = (match &node.config.foreign {
         Some(foreign) => foreign.ldk(event),
@@ -30,6 +55,7 @@ fn dispatch(node: &Arc<Node>, event: Event) {
     }) else {
         return;
     };
+    let claim = claim_id(&event);
     let log = &node.parts.log;
     match event {
         Event::HTLCIntercepted {
@@ -214,8 +240,10 @@ fn dispatch(node: &Arc<Node>, event: Event) {
                 PaymentPurpose::SpontaneousPayment(_) => PaymentKind::Keysend,
                 _ => PaymentKind::Bolt11,
             };
+            let hash = PaymentHash(payment_hash.0);
             node.on_payment_claimed(
-                PaymentHash(payment_hash.0),
+                claim.unwrap_or(hash),
+                hash,
                 kind,
                 amount_msat,
                 skimmed,
@@ -282,15 +310,6 @@ fn dispatch(node: &Arc<Node>, event: Event) {
                     outbound_amount_forwarded_msat,
                     skimmed_fee_msat,
                 );
-            }
-            if let (Some(from), Some(to)) = (from, to) {
-                if fee > 0 {
-                    node.record(&LedgerEntry::ForwardFee {
-                        from,
-                        to,
-                        amount: Msat(fee),
-                    });
-                }
             }
             node.events.emit(&NodeEvent::PaymentForwarded {
                 from_channel: from,

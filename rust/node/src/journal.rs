@@ -2,9 +2,13 @@
 //!
 //! Nothing here touches the store. The committer ([`crate::commit`]) takes the queue whole, in order.
 
+use crate::books::Put;
 use crate::error::StoreError;
+use crate::log::now_ms;
 use crate::store::{Op, Row};
 use crate::sync::lock;
+use ldkjit_core::ledger::LedgerEntry;
+use ldkjit_core::seal::{seal, Link};
 use lightning::io;
 use lightning::util::async_poll::AsyncResult;
 use lightning::util::persist::{KVStore, ARCHIVED_CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE};
@@ -53,6 +57,8 @@ pub(crate) struct State {
     /// By place, rising.
     waiters: VecDeque<(u64, Waiter)>,
     last_row: BTreeMap<String, u64>,
+    /// The digest of the ledger so far.
+    link: Link,
     /// The keys alive under each of LDK's kinds, queued writes included: `list`, and quick "not found"s.
     ldk_keys: BTreeMap<String, BTreeSet<String>>,
     /// LDK's values as loaded, until [`Journal::booted`]: reading ten thousand monitors one by one from a
@@ -120,10 +126,12 @@ pub struct CommitStats {
 impl Shared {
     pub(crate) fn new(
         last_row: BTreeMap<String, u64>,
+        link: Link,
         ldk: Vec<(String, String, Vec<u8>)>,
     ) -> Arc<Self> {
         let mut state = State {
             last_row,
+            link,
             ..State::default()
         };
         for (kind, key, value) in ldk {
@@ -214,6 +222,13 @@ impl Journal {
         Self { shared }
     }
 
+    /// A journal that has what a store held and writes nowhere: whatever is appended is refused, as after a stop.
+    pub(crate) fn nowhere(ldk: Vec<(String, String, Vec<u8>)>) -> Self {
+        let shared = Shared::new(BTreeMap::new(), Link::default(), ldk);
+        shared.stop(StoreError::Closed);
+        Self { shared }
+    }
+
     /// The answer to an LDK write: all that was appended so far, durable.
     fn committed(&self, mut state: MutexGuard<'_, State>) -> AsyncResult<'static, (), io::Error> {
         let place = state.tail;
@@ -287,6 +302,38 @@ impl Journal {
             self.shared.wake.notify_one();
         }
         seq
+    }
+
+    /// Adds rows to the ledger.
+    pub fn book(&self, entries: &[LedgerEntry]) {
+        self.book_with(Vec::new(), entries);
+    }
+
+    /// Sets values and adds the ledger rows that say what they mean, in one commit.
+    pub fn book_with(&self, puts: Vec<Put>, entries: &[LedgerEntry]) {
+        let mut state = self.shared.state();
+        if state.stopped.is_some() || puts.is_empty() && entries.is_empty() {
+            return;
+        }
+        for (kind, key, value) in puts {
+            state.append(Op::Put { kind, key, value }, false);
+        }
+        for entry in entries {
+            let last = state.last_row.entry(LEDGER.to_owned()).or_insert(0);
+            *last = last.saturating_add(1);
+            let seq = *last;
+            let (value, link) = seal(state.link, seq, now_ms(), entry);
+            state.link = link;
+            let row = Op::Row {
+                kind: LEDGER,
+                seq,
+                key: String::new(),
+                value,
+            };
+            state.append(row, false);
+        }
+        drop(state);
+        self.shared.wake.notify_one();
     }
 
     /// The number of the last row of `kind`, queued ones included; 0 if there is none.
@@ -394,6 +441,9 @@ impl Journal {
         }
     }
 }
+
+/// The history that is the ledger.
+pub const LEDGER: &str = "ledger";
 
 /// Under which kind LDK's key is kept. Archived monitors are never needed to start.
 pub(crate) fn ldk_kind(primary: &str, secondary: &str) -> String {

@@ -87,6 +87,14 @@ impl Seed {
         Ok(seed)
     }
 
+    /// The words of `data_dir`, and nothing there is changed.
+    pub fn read(data_dir: &Path) -> Result<Self, NodeError> {
+        let text = fs::read_to_string(data_dir.join(SEED_FILE))
+            .map_err(|error| NodeError::config(format!("the seed file cannot be read: {error}")))?;
+        Self::parse(&text)
+            .map_err(|error| NodeError::config(format!("the seed file: {}", error.message)))
+    }
+
     fn load(path: &Path, log: &Log) -> Result<Option<Self>, NodeError> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,

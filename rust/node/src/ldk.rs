@@ -205,6 +205,15 @@ pub fn user_config(config: &Config) -> UserConfig {
     user
 }
 
+/// Settings under which any channel of this node can be read.
+#[must_use]
+pub fn any_user_config() -> UserConfig {
+    let mut user = UserConfig::default();
+    user.channel_handshake_config
+        .negotiate_anchors_zero_fee_htlc_tx = true;
+    user
+}
+
 /// The settings of a JIT channel while its fee is owed: nothing but intercepted payments can use it.
 #[must_use]
 pub fn unpaid_channel_config(user: &UserConfig) -> ChannelConfig {
@@ -290,13 +299,26 @@ pub async fn read_graph(
     )
     .await?;
     let decay = ProbabilisticScoringDecayParameters::default();
-    let scorer = stored
-        .and_then(|bytes| {
-            let args = (decay, graph.clone(), parts.log.clone());
-            Scorer::read(&mut bytes.as_slice(), args).ok()
-        })
-        .unwrap_or_else(|| Scorer::new(decay, graph.clone(), parts.log.clone()));
-    Ok((graph, Arc::new(RwLock::new(scorer))))
+    let scorer = stored.and_then(|bytes| {
+        let args = (decay, graph.clone(), parts.log.clone());
+        Scorer::read(&mut bytes.as_slice(), args).ok()
+    });
+    let scorer = match scorer {
+        Some(scorer) => Arc::new(RwLock::new(scorer)),
+        None => new_scorer(parts, &graph),
+    };
+    Ok((graph, scorer))
+}
+
+/// A scorer that has learnt nothing.
+#[must_use]
+pub fn new_scorer(parts: &Parts, graph: &Arc<Graph>) -> Arc<RwLock<Scorer>> {
+    let decay = ProbabilisticScoringDecayParameters::default();
+    Arc::new(RwLock::new(Scorer::new(
+        decay,
+        graph.clone(),
+        parts.log.clone(),
+    )))
 }
 
 /// Queues the graph and the scorer for the next commit; losing them costs only time.

@@ -4,8 +4,11 @@
 #[cfg(test)]
 extern crate self as ldkjit_node;
 
+pub mod accounts;
 pub mod alarms;
 pub mod api;
+pub mod audit;
+pub mod books;
 pub mod broadcast;
 pub mod chain;
 pub mod channels;

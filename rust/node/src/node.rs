@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{BlockHash, Txid};
+use ldkjit_core::audit::Verdict;
 use ldkjit_core::ids::{ChannelId, PaymentHash};
 use ldkjit_core::ledger::LedgerEntry;
 use lightning::chain::chaininterface::{ConfirmationTarget, FeeEstimator};
@@ -19,6 +20,7 @@ use tokio::sync::{oneshot, watch, Notify};
 use tokio::task::JoinSet;
 
 use crate::alarms::Alarms;
+use crate::audit::{self, STORE_FILE};
 use crate::broadcast::Broadcaster;
 use crate::chain::bitcoind::Bitcoind;
 use crate::client::Client;
@@ -29,7 +31,7 @@ use crate::driver;
 use crate::error::{NodeError, StoreError};
 use crate::events::Events;
 use crate::fees::{FeeConfig, Fees};
-use crate::journal::Journal;
+use crate::journal::{Journal, LEDGER};
 use crate::keys::{Keys, Seed};
 use crate::ldk::{
     self, ChainMonitor, ChannelManager, Gossip, Graph, Parts, PeerManager, Scorer, Sweeper,
@@ -41,12 +43,11 @@ use crate::net::Net;
 use crate::overdue::Overdue;
 use crate::payments::Payments;
 use crate::reserve::Reserve;
-use crate::store::Store;
+use crate::store::{MemoryStore, Store};
 use crate::sync::lock;
 use crate::timeline::Timeline;
 use crate::wallet::Wallet;
 
-const LEDGER: &str = "ledger";
 /// HTLCs in flight that a forced close is reckoned to pay for, a channel.
 const RESERVE_HTLCS: u16 = 2;
 /// A new wallet follows reorganisations of its first blocks down to this depth.
@@ -130,6 +131,8 @@ pub struct Node {
     /// Opens whose callers wait.
     pub(crate) opens: Mutex<HashMap<u128, oneshot::Sender<Result<ChannelId, String>>>>,
     committer: Arc<Committer>,
+    /// The store, if it is in memory: whoever else wants to read it has no file to open.
+    memory: Option<MemoryStore>,
     tasks: Mutex<Option<JoinSet<()>>>,
     runtime: tokio::runtime::Handle,
     started_at_ms: u64,
@@ -143,7 +146,7 @@ impl Node {
     pub async fn start(config: Config, log: Arc<Log>) -> Result<Arc<Self>, NodeError> {
         let runtime = tokio::runtime::Handle::current();
         let user_config = ldk::user_config(&config);
-        let (store, seed) = open_store(&config, &log)?;
+        let (store, memory, seed) = open_store(&config, &log)?;
         let (committer, journal, boot) = Committer::start(store, log.clone())?;
         let committer = Arc::new(committer);
         let started = Self::assemble(
@@ -155,6 +158,7 @@ impl Node {
             journal,
             boot,
             &seed,
+            memory,
         );
         // Boxed: the future of an assembly is large.
         match Box::pin(started).await {
@@ -177,6 +181,7 @@ impl Node {
         journal: Journal,
         mut boot: Boot,
         seed: &Seed,
+        memory: Option<MemoryStore>,
     ) -> Result<Arc<Self>, NodeError> {
         let journal = Arc::new(journal);
         let ChainConfig::Bitcoind(access) = &config.chain;
@@ -346,6 +351,7 @@ impl Node {
             net,
             wake,
             committer,
+            memory,
             runtime,
         });
         {
@@ -560,10 +566,7 @@ impl Node {
 
     /// Adds a row to the ledger.
     pub fn record(&self, entry: &LedgerEntry) {
-        let body = json!({"at_ms": now_ms(), "entry": entry});
-        self.parts
-            .journal
-            .row(LEDGER, String::new(), body.to_string().into_bytes());
+        self.parts.journal.book(std::slice::from_ref(entry));
     }
 
     /// The ledger past `after`, oldest first.
@@ -580,10 +583,35 @@ impl Node {
             .into_iter()
             .filter_map(|row| {
                 let mut value: serde_json::Value = serde_json::from_slice(&row.value).ok()?;
-                value.as_object_mut()?.insert("seq".into(), json!(row.seq));
+                let object = value.as_object_mut()?;
+                object.remove("link");
+                object.insert("seq".into(), json!(row.seq));
                 Some(value)
             })
             .collect())
+    }
+
+    /// Holds the ledger against what wallet and LDK have in the latest commit.
+    ///
+    /// # Errors
+    /// When the store or the seed cannot be read.
+    pub async fn ledger_check(&self) -> Result<Verdict, NodeError> {
+        self.parts.journal.durable().await?;
+        let (memory, network) = (self.memory.clone(), self.config.network);
+        let folder = self.config.data_dir.clone();
+        let runtime = self.runtime.clone();
+        // A long history takes a while to read: not on a thread that others need.
+        let check = tokio::task::spawn_blocking(move || {
+            runtime.block_on(async {
+                match memory {
+                    Some(store) => audit::check(store, network, &Seed::read(&folder)?).await,
+                    None => audit::check_dir(&folder).await,
+                }
+            })
+        });
+        check
+            .await
+            .map_err(|e| NodeError::internal(format!("the check failed: {e}")))?
     }
 
     pub(crate) fn score(&self, update: impl FnOnce(&mut Scorer, Duration)) {
@@ -715,7 +743,7 @@ impl Node {
     }
 }
 
-fn descriptor_sat(descriptor: &lightning::sign::SpendableOutputDescriptor) -> u64 {
+pub(crate) fn descriptor_sat(descriptor: &lightning::sign::SpendableOutputDescriptor) -> u64 {
     use lightning::sign::SpendableOutputDescriptor as D;
     match descriptor {
         D::StaticOutput { output, .. } => output.value.to_sat(),
@@ -724,18 +752,21 @@ fn descriptor_sat(descriptor: &lightning::sign::SpendableOutputDescriptor) -> u6
     }
 }
 
-fn open_store(config: &Config, log: &Arc<Log>) -> Result<(Box<dyn Store>, Seed), NodeError> {
+type Opened = (Box<dyn Store>, Option<MemoryStore>, Seed);
+
+fn open_store(config: &Config, log: &Arc<Log>) -> Result<Opened, NodeError> {
     std::fs::create_dir_all(&config.data_dir).map_err(|e| {
         NodeError::config(format!(
             "data_dir: {} cannot be made: {e}",
             config.data_dir.display()
         ))
     })?;
+    let memory = (config.store == StoreKind::Memory).then(MemoryStore::new);
     #[allow(unused_mut)]
     let mut store: Box<dyn Store> = match config.store {
-        StoreKind::Memory => Box::new(crate::store::MemoryStore::default()),
+        StoreKind::Memory => Box::new(memory.clone().unwrap_or_default()),
         StoreKind::Sqlite => Box::new(crate::store::SqliteStore::open(
-            &config.data_dir.join("node.sqlite"),
+            &config.data_dir.join(STORE_FILE),
             config.network,
         )?),
     };
@@ -745,5 +776,5 @@ fn open_store(config: &Config, log: &Arc<Log>) -> Result<(Box<dyn Store>, Seed),
     }
     // After the store, whose lock keeps a second process out.
     let seed = Seed::load_or_create(&config.data_dir, config.mnemonic.as_deref(), log)?;
-    Ok((store, seed))
+    Ok((store, memory, seed))
 }

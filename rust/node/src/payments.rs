@@ -27,8 +27,9 @@ use crate::node::Node;
 use crate::sync::lock;
 
 const KIND: &str = "payment";
-/// Payments in that are in the history, so that LDK's replay of a claim after a restart is known for one.
-const RECEIVED: &str = "received";
+/// Claims that are in the history, by LDK's own id of them, so that a replay after a restart is known for one: the same
+/// hash may be paid, and claimed, twice.
+pub(crate) const RECEIVED: &str = "received";
 /// How many of them are remembered.
 const REMEMBERED: usize = 50_000;
 
@@ -103,10 +104,10 @@ pub struct Payments {
     finished: Notify,
 }
 
-/// The latest payments in, oldest first by the sequence number of their rows.
+/// The latest claims, oldest first by the sequence number of their payments' rows.
 #[derive(Default)]
 struct Received {
-    hashes: BTreeSet<PaymentHash>,
+    claims: BTreeSet<PaymentHash>,
     order: BTreeMap<u64, PaymentHash>,
 }
 
@@ -124,7 +125,7 @@ impl Payments {
         for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == RECEIVED) {
             let seq = std::str::from_utf8(value).ok().and_then(|s| s.parse().ok());
             if let (Ok(hash), Some(seq)) = (key.parse(), seq) {
-                received.hashes.insert(hash);
+                received.claims.insert(hash);
                 received.order.insert(seq, hash);
             }
         }
@@ -136,19 +137,20 @@ impl Payments {
         }
     }
 
-    fn was_received(&self, hash: &PaymentHash) -> bool {
-        lock(&self.received).hashes.contains(hash)
+    /// Whether a claim, by its own id, is in the history.
+    pub(crate) fn was_received(&self, claim: &PaymentHash) -> bool {
+        lock(&self.received).claims.contains(claim)
     }
 
-    fn remember(&self, hash: PaymentHash, seq: u64) {
+    fn remember(&self, claim: PaymentHash, seq: u64) {
         let mut received = lock(&self.received);
-        received.hashes.insert(hash);
-        received.order.insert(seq, hash);
+        received.claims.insert(claim);
+        received.order.insert(seq, claim);
         self.journal
-            .put(RECEIVED, hash.to_string(), seq.to_string().into_bytes());
+            .put(RECEIVED, claim.to_string(), seq.to_string().into_bytes());
         while received.order.len() > REMEMBERED {
             if let Some((_, oldest)) = received.order.pop_first() {
-                received.hashes.remove(&oldest);
+                received.claims.remove(&oldest);
                 self.journal.delete(RECEIVED, oldest.to_string());
             }
         }
@@ -165,16 +167,14 @@ impl Payments {
         self.journal.delete(KIND, id.to_string());
     }
 
-    /// Ends a payment: out of the live state, into the history, in one commit.
-    pub fn finish(&self, payment: &Payment) {
+    /// Ends a payment: out of the live state, into the history, in one commit. Answers its row there.
+    pub fn finish(&self, payment: &Payment) -> u64 {
         self.forget(&payment.id);
         let seq = self
             .journal
             .row(KIND, payment.id.to_string(), encode(payment));
-        if payment.direction == Direction::In {
-            self.remember(payment.id, seq);
-        }
         self.finished.notify_waiters();
+        seq
     }
 
     /// The pending payment of this hash.
@@ -501,8 +501,10 @@ impl Node {
         self.payments.finish(&payment);
     }
 
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn on_payment_claimed(
         &self,
+        claim: PaymentHash,
         hash: PaymentHash,
         kind: PaymentKind,
         amount_msat: u64,
@@ -510,7 +512,7 @@ impl Node {
         preimage: Option<[u8; 32]>,
         description: Option<String>,
     ) {
-        if self.payments.was_received(&hash) {
+        if self.payments.was_received(&claim) {
             return;
         }
         self.timeline.stamp(hash, "claimed");
@@ -520,7 +522,7 @@ impl Node {
             amount_msat,
             opening_fee_msat: skimmed_msat,
         });
-        self.payments.finish(&Payment {
+        let seq = self.payments.finish(&Payment {
             id: hash,
             payment_hash: hash,
             direction: Direction::In,
@@ -535,6 +537,7 @@ impl Node {
             finished_at_ms: Some(now),
             description,
         });
+        self.payments.remember(claim, seq);
     }
 }
 

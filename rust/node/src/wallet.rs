@@ -2,6 +2,7 @@
 
 mod coins;
 
+use crate::books::{transactions, Books, Put};
 use crate::commit::Boot;
 use crate::error::NodeError;
 use crate::journal::Journal;
@@ -21,6 +22,7 @@ use bitcoin::{
     WPubkeyHash, WScriptHash, Witness,
 };
 use coins::Kind;
+use ldkjit_core::ids::{ChannelId, OpenId};
 use ldkjit_core::pool::{Pool, Spent};
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
@@ -65,6 +67,7 @@ struct State {
     /// Funding transactions whose script is not known yet.
     drafts: BTreeMap<u128, Draft>,
     received: Vec<Received>,
+    books: Books,
 }
 
 /// Coins set aside for one open.
@@ -170,7 +173,9 @@ impl Wallet {
             locks: BTreeMap::new(),
             drafts: BTreeMap::new(),
             received: Vec::new(),
+            books: Books::load(boot)?,
         };
+        state.books.open(&state.bdk);
         for (key, value) in boot.take(LOCKS) {
             let open = u128::from_str_radix(&key, 16).map_err(|_| corrupt("a coin lock's key"))?;
             let lock = serde_json::from_slice(&value).map_err(|_| corrupt("a coin lock"))?;
@@ -193,10 +198,20 @@ impl Wallet {
 
     /// Queues what changed. Durable with the next commit, in order with everything else.
     fn persist(&self, state: &mut State) -> Result<(), NodeError> {
-        if let Some(changes) = state.bdk.take_staged() {
-            put_changes(&self.journal, state.next_change, &changes)?;
+        let changes = state.bdk.take_staged();
+        let State {
+            bdk, books, locks, ..
+        } = state;
+        let mut puts = Vec::new();
+        if let Some(changes) = &changes {
+            books.changed(bdk, changes, &|tx| funds(locks, tx));
+            puts.push(change_put(state.next_change, changes)?);
             state.next_change = state.next_change.saturating_add(1);
         }
+        let (more, rows) = state.books.take();
+        puts.extend(more);
+        // Together: the rows say what the wallet has learnt.
+        self.journal.book_with(puts, &rows);
         Ok(())
     }
 
@@ -510,7 +525,9 @@ impl Wallet {
     /// A transaction was handed to the network: its outputs to this wallet exist from now on.
     pub fn broadcasted(&self, tx: &Transaction) {
         let mut state = self.state();
-        state.bdk.apply_unconfirmed_txs([(tx.clone(), seconds())]);
+        let State { bdk, books, .. } = &mut *state;
+        books.watch(bdk, tx, true);
+        bdk.apply_unconfirmed_txs([(tx.clone(), seconds())]);
         self.persist_quietly(&mut state);
     }
 
@@ -526,6 +543,29 @@ impl Wallet {
             .collect();
         sent.sort_by_key(|(seen, _)| *seen);
         sent.iter().map(|(_, tx)| tx.as_ref().clone()).collect()
+    }
+
+    /// A channel came to be: what will spend its funding output is booked on it.
+    pub fn track(&self, funding: OutPoint, channel: ChannelId, value_sat: u64) {
+        let mut state = self.state();
+        state.books.track(funding, channel, value_sat);
+        self.persist_quietly(&mut state);
+    }
+
+    /// Whether a channel was ever tracked.
+    pub fn tracks(&self, channel: &ChannelId) -> bool {
+        self.state().books.knows(channel)
+    }
+
+    /// What the ledger is held against: each transaction and what it changes, and the sum of all coins, sat.
+    pub fn truth(&self) -> (BTreeMap<String, i64>, u64) {
+        let state = self.state();
+        let all = transactions(&state.bdk);
+        let sum = state.bdk.list_unspent().fold(0_u64, |sum, coin| {
+            sum.saturating_add(coin.txout.value.to_sat())
+        });
+        let all = all.into_iter().map(|(txid, sat)| (txid.to_string(), sat));
+        (all.collect(), sum)
     }
 
     /// Payments to this wallet's addresses that were confirmed since the last call.
@@ -552,6 +592,12 @@ impl Wallet {
             .is_some_and(|point| point.hash() == block.block_hash());
         if known {
             return;
+        }
+        {
+            let State { bdk, books, .. } = &mut *state;
+            for tx in &block.txdata {
+                books.watch(bdk, tx, false);
+            }
         }
         if let Err(error) = state.bdk.apply_block(block, height) {
             self.log.error(
@@ -846,7 +892,8 @@ fn load(
     }
     if entries.len() > MAX_CHANGES {
         // The whole comes last in order, so that a crash between these leaves it in force.
-        put_changes(journal, next, &all)?;
+        let (kind, key, value) = change_put(next, &all)?;
+        journal.put(kind, key, value);
         next = next.saturating_add(1);
         entries
             .iter()
@@ -866,9 +913,17 @@ fn load(
     Ok((bdk, next))
 }
 
-fn put_changes(journal: &Journal, number: u64, changes: &ChangeSet) -> Result<(), NodeError> {
-    journal.put(CHANGES, format!("{number:020}"), json(changes)?);
-    Ok(())
+fn change_put(number: u64, changes: &ChangeSet) -> Result<Put, NodeError> {
+    Ok((CHANGES.into(), format!("{number:020}"), json(changes)?))
+}
+
+/// The open that a transaction funds.
+fn funds(locks: &BTreeMap<u128, Lock>, tx: &Transaction) -> Option<OpenId> {
+    let hex = serialize_hex(tx);
+    let lock = locks
+        .iter()
+        .find(|(_, lock)| lock.tx.as_ref() == Some(&hex));
+    lock.map(|(open, _)| OpenId(*open))
 }
 
 fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, NodeError> {

@@ -2,6 +2,7 @@
 //! touches the interpreter, so nothing of ours can hold up its exit.
 
 mod bridge;
+mod check;
 
 use pyo3::prelude::*;
 
@@ -12,6 +13,12 @@ mod _ldkjit {
 
     #[pymodule_export]
     use crate::bridge::Native;
+
+    /// Checks the ledger in a data directory, whether its node runs or not: the verdict, or an error, as JSON.
+    #[pyfunction]
+    fn ledger_check(py: Python<'_>, data_dir: std::path::PathBuf) -> PyResult<(bool, String)> {
+        py.detach(|| crate::check::ledger(&data_dir))
+    }
 
     /// The version of the extension.
     #[pyfunction]

@@ -44,6 +44,7 @@ impl Service {
                     "lsps0",
                     format_args!("bad message from {peer}: {}", response.error.message),
                 );
+                lock(&service.state).refused.add(&response.error);
                 node.transport.send(peer, response.encode());
                 return;
             }
@@ -53,6 +54,7 @@ impl Service {
             let under_way = state.requests.entry(peer).or_insert(0);
             if *under_way >= service.config.limits.max_pending_requests {
                 let error = RpcError::refusal(Reason::TooManyRequests, None);
+                state.refused.add(&error);
                 service.seldom.warn(
                     &node.parts.log,
                     "lsps0",
@@ -90,6 +92,7 @@ impl Service {
                     .transport
                     .send(peer, encode_result(&request.id, &result)),
                 Some(Err(error)) => {
+                    lock(&service.state).refused.add(&error);
                     node.parts.log.info(
                         "lsps2",
                         format_args!(

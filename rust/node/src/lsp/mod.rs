@@ -14,7 +14,9 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::Transaction;
 use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::{ChannelId, NodeId, OpenId, Scid};
+use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::liquidity::Books;
+use ldkjit_core::lsps0::RpcError;
 use ldkjit_core::menu::{Grant, Secret};
 use ldkjit_core::order::{ChannelView, Env, Input, Order, OrderLimits, State as OrderState};
 use ldkjit_core::rules::Rules;
@@ -86,7 +88,37 @@ pub(crate) struct State {
     payers: VecDeque<PublicKey>,
     /// Requests under way, by peer.
     requests: HashMap<PublicKey, u32>,
+    refused: Refused,
 }
+
+/// Refusals that are not in the ledger yet: one row a minute has them all, so that nobody fills the disk by asking.
+#[derive(Default)]
+struct Refused {
+    counts: BTreeMap<String, u64>,
+    since: Millis,
+}
+
+impl Refused {
+    fn add(&mut self, why: &RpcError) {
+        // Our own words, one for each reason; an operator's own are bounded in number here.
+        if self.counts.len() < MAX_REFUSALS || self.counts.contains_key(&why.message) {
+            let count = self.counts.entry(why.message.clone()).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    fn due(&mut self, now: Millis) -> Option<LedgerEntry> {
+        if now.since(self.since) < REFUSED_EVERY_MS {
+            return None;
+        }
+        self.since = now;
+        let counts = std::mem::take(&mut self.counts);
+        (!counts.is_empty()).then_some(LedgerEntry::Refused { counts })
+    }
+}
+
+const MAX_REFUSALS: usize = 100;
+const REFUSED_EVERY_MS: u64 = 60_000;
 
 impl State {
     fn insert(&mut self, order: Order) {

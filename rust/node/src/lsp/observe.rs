@@ -166,6 +166,9 @@ impl Service {
     pub fn on_second(&self, node: &Node) {
         let now = Millis(now_ms());
         let mut state = lock(&self.state);
+        if let Some(row) = state.refused.due(now) {
+            node.record(&row);
+        }
         let due: Vec<Scid> = state
             .orders
             .values()

@@ -29,8 +29,8 @@ pub struct SqliteStore {
     db: Option<Connection>,
     seq: u64,
     last_row: BTreeMap<String, u64>,
-    /// Released last.
-    _lock: Lock,
+    /// Released last; absent where nothing can be written.
+    _lock: Option<Lock>,
 }
 
 /// The lock file, and the process that holds it.
@@ -75,8 +75,35 @@ impl SqliteStore {
             db: Some(db),
             seq,
             last_row,
-            _lock: guard,
+            _lock: Some(guard),
         })
+    }
+
+    /// The store at `path` as it is at this moment, to be read while another process writes on. Answers its network too.
+    pub fn reader(path: &Path) -> Result<(Self, Network), StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(path, flags).map_err(failed)?;
+        // Everything that follows sees one commit.
+        db.execute_batch("PRAGMA trusted_schema = OFF; BEGIN")
+            .map_err(failed)?;
+        let found: u32 = number(&db, "version")?;
+        if found > SCHEMA_VERSION {
+            return Err(StoreError::Version {
+                found,
+                known: SCHEMA_VERSION,
+            });
+        }
+        let network = meta(&db, "network")?
+            .parse()
+            .map_err(|_| StoreError::Corrupt("network is not one".into()))?;
+        let (seq, last_row) = counters(&db)?;
+        let store = Self {
+            db: Some(db),
+            seq,
+            last_row,
+            _lock: None,
+        };
+        Ok((store, network))
     }
 
     fn db(&self) -> Result<&Connection, StoreError> {
@@ -336,7 +363,7 @@ mod tests {
         let dir = TempDir::new();
         let path = dir.path().join("s.sqlite");
         let store = open(&path).unwrap();
-        let inherited = store._lock.file.try_clone().unwrap();
+        let inherited = store._lock.as_ref().unwrap().file.try_clone().unwrap();
         drop(store);
         open(&path).unwrap();
         drop(inherited);

@@ -1,0 +1,836 @@
+//! The ledger check against histories of a small node: whole ones pass, and any row lost, doubled or altered is found.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_wrap
+)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ldkjit_core::amount::Msat;
+use ldkjit_core::audit::{Audit, ChannelView, HtlcState, HtlcView, Truth, Verdict};
+use ldkjit_core::ids::{ChannelId, OpenId, Outpoint, PartId, PaymentHash, Scid};
+use ldkjit_core::ledger::{ChainPart, LedgerEntry, Purpose};
+use ldkjit_core::menu::TrustModel;
+use ldkjit_core::reason::Reason;
+use ldkjit_core::seal::{seal, unseal, Link};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+const RESERVE: u64 = 1_000;
+const ANCHORS: u64 = 660;
+
+/// What the node may do; where it cannot, it does nothing.
+#[derive(Clone, Debug)]
+enum Op {
+    Receive {
+        sat: u64,
+    },
+    Send {
+        sat: u64,
+    },
+    Open {
+        value_sat: u64,
+        push_msat: u64,
+        by_us: bool,
+    },
+    Pay {
+        by: Index,
+        msat: u64,
+    },
+    Claim {
+        by: Index,
+        msat: u64,
+    },
+    Forward {
+        by: Index,
+        to: Index,
+        msat: u64,
+        fee: u64,
+    },
+    Sell {
+        from: Index,
+        msat: u64,
+        skim: u64,
+        parts: u8,
+    },
+    Agree {
+        which: Index,
+    },
+    Force {
+        which: Index,
+    },
+    Sweep {
+        which: Index,
+    },
+    Undo,
+    Refuse,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let at = any::<Index>;
+    let msat = || 1_u64..3_000_000;
+    prop_oneof![
+        2 => (10_000_u64..9_000_000).prop_map(|sat| Op::Receive { sat }),
+        1 => (1_000_u64..50_000).prop_map(|sat| Op::Send { sat }),
+        3 => (20_000_u64..90_000, 0_u64..9_000_000, any::<bool>())
+            .prop_map(|(value_sat, push_msat, by_us)| Op::Open { value_sat, push_msat, by_us }),
+        3 => (at(), msat()).prop_map(|(by, msat)| Op::Pay { by, msat }),
+        3 => (at(), msat()).prop_map(|(by, msat)| Op::Claim { by, msat }),
+        3 => (at(), at(), msat(), 0_u64..1_000)
+            .prop_map(|(by, to, msat, fee)| Op::Forward { by, to, msat, fee }),
+        3 => (at(), 100_000_u64..3_000_000, 1_u64..50_000, 1_u8..3)
+            .prop_map(|(from, msat, skim, parts)| Op::Sell { from, msat, skim, parts }),
+        1 => at().prop_map(|which| Op::Agree { which }),
+        1 => at().prop_map(|which| Op::Force { which }),
+        1 => at().prop_map(|which| Op::Sweep { which }),
+        1 => Just(Op::Undo),
+        1 => Just(Op::Refuse),
+    ]
+}
+
+struct Chan {
+    id: ChannelId,
+    value_sat: u64,
+    ours: u64,
+    by_us: bool,
+}
+
+/// The node: what it holds, and what it wrote.
+#[derive(Default)]
+struct Model {
+    rows: Vec<LedgerEntry>,
+    wallet: BTreeMap<String, i64>,
+    open: Vec<Chan>,
+    /// Closed by force: what is there to be swept, sat.
+    closing: BTreeMap<ChannelId, u64>,
+    /// The last transaction, if nothing depends on it.
+    last: Option<String>,
+    next: u64,
+    orders: u64,
+}
+
+impl Model {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn id(&mut self) -> [u8; 32] {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&self.number().to_be_bytes());
+        id
+    }
+
+    fn coins(&self) -> i64 {
+        self.wallet.values().sum()
+    }
+
+    fn chain(
+        &mut self,
+        delta_sat: i64,
+        paid_sat: u64,
+        fee_sat: Option<u64>,
+        purpose: Purpose,
+        open: Option<OpenId>,
+        parts: Vec<ChainPart>,
+    ) -> String {
+        let txid = format!("{:064x}", self.number());
+        self.wallet.insert(txid.clone(), delta_sat);
+        self.last = None;
+        self.rows.push(LedgerEntry::Chain {
+            txid: txid.clone(),
+            delta_sat,
+            paid_sat,
+            fee_sat,
+            purpose,
+            open,
+            parts,
+        });
+        txid
+    }
+
+    fn spend(&mut self, sat: u64, purpose: Purpose, open: Option<OpenId>) -> Option<(String, u64)> {
+        let fee = 100 + self.next;
+        if self.coins() < (sat + fee) as i64 {
+            return None;
+        }
+        let delta = -((sat + fee) as i64);
+        Some((
+            self.chain(delta, sat, Some(fee), purpose, open, vec![]),
+            fee,
+        ))
+    }
+
+    fn fund(
+        &mut self,
+        value_sat: u64,
+        push: u64,
+        by_us: bool,
+    ) -> Option<(Chan, OpenId, Outpoint, u64)> {
+        let open = OpenId(u128::from(self.number()));
+        let (txid, fee) = if by_us {
+            self.spend(value_sat, Purpose::Funding, Some(open))?
+        } else {
+            (format!("{:064x}", self.number()), 0)
+        };
+        let chan = Chan {
+            id: ChannelId(self.id()),
+            value_sat,
+            ours: if by_us {
+                value_sat * 1_000 - push
+            } else {
+                push
+            },
+            by_us,
+        };
+        let funding = Outpoint { txid, vout: 1 };
+        self.rows.push(LedgerEntry::ChannelFunded {
+            channel: chan.id,
+            peer: common::node(2),
+            open,
+            funding: funding.clone(),
+            value_sat,
+            balance: Some(Msat(chan.ours)),
+            by_us,
+        });
+        Some((chan, open, funding, fee))
+    }
+
+    fn pick(&self, at: &Index) -> Option<usize> {
+        (!self.open.is_empty()).then(|| at.index(self.open.len()))
+    }
+
+    fn end(&mut self, chan: &Chan) {
+        self.rows.push(LedgerEntry::ChannelEnded {
+            channel: chan.id,
+            balance: Some(Msat(chan.ours)),
+            reason: "a test".into(),
+        });
+    }
+
+    #[allow(clippy::too_many_lines)]
+    fn act(&mut self, op: &Op) -> Option<()> {
+        match op {
+            Op::Receive { sat } => {
+                let txid = self.chain(*sat as i64, 0, None, Purpose::Received, None, vec![]);
+                self.last = Some(txid);
+            }
+            Op::Send { sat } => drop(self.spend(*sat, Purpose::Sent, None)?),
+            Op::Open {
+                value_sat,
+                push_msat,
+                by_us,
+            } => {
+                let (chan, ..) = self.fund(*value_sat, *push_msat, *by_us)?;
+                self.open.push(chan);
+            }
+            Op::Pay { by, msat } => {
+                let at = self.pick(by)?;
+                let hash = PaymentHash(self.id());
+                let chan = &mut self.open[at];
+                chan.ours = chan.ours.checked_sub(*msat)?;
+                self.rows.push(LedgerEntry::PathPaid {
+                    payment_hash: hash,
+                    channel: Some(chan.id),
+                    amount: Msat(*msat),
+                    fee: Msat(msat / 100),
+                });
+            }
+            Op::Claim { by, msat } => {
+                let at = self.pick(by)?;
+                let hash = PaymentHash(self.id());
+                let chan = &mut self.open[at];
+                if chan.ours + msat > chan.value_sat * 1_000 {
+                    return None;
+                }
+                chan.ours += msat;
+                self.rows.push(LedgerEntry::HtlcClaimed {
+                    payment_hash: hash,
+                    channel: chan.id,
+                    amount: Msat(*msat),
+                    skimmed: Msat(0),
+                });
+            }
+            Op::Forward { by, to, msat, fee } => {
+                let (by, to) = (self.pick(by)?, self.pick(to)?);
+                self.forward(by, to, msat + fee, *msat, 0)?;
+            }
+            Op::Sell {
+                from,
+                msat,
+                skim,
+                parts,
+            } => self.sell(from, *msat, *skim, u64::from(*parts))?,
+            Op::Agree { which } => {
+                let at = self.pick(which)?;
+                let chan = self.open.remove(at);
+                self.end(&chan);
+                let txid = format!("{:064x}", self.number());
+                let fee = if chan.by_us { 300 } else { 0 };
+                let out = (chan.ours / 1_000).saturating_sub(fee);
+                self.rows.push(LedgerEntry::ChannelSpent {
+                    channel: chan.id,
+                    txid: txid.clone(),
+                    fee_sat: 300 + u64::from(chan.ours % 1_000 > 0),
+                });
+                if out > 0 {
+                    let parts = vec![ChainPart {
+                        channel: chan.id,
+                        sat: out,
+                    }];
+                    self.chain(out as i64, 0, None, Purpose::Close, None, parts);
+                }
+            }
+            Op::Force { which } => {
+                let at = self.pick(which)?;
+                let chan = self.open.remove(at);
+                self.end(&chan);
+                let txid = format!("{:064x}", self.number());
+                let cost = if chan.by_us { 500 + ANCHORS } else { 0 };
+                let out = (chan.ours / 1_000).saturating_sub(cost);
+                self.rows.push(LedgerEntry::ChannelSpent {
+                    channel: chan.id,
+                    txid,
+                    // Both sides are rounded down.
+                    fee_sat: 500 + u64::from(chan.ours % 1_000 > 0),
+                });
+                if out > 600 {
+                    self.closing.insert(chan.id, out);
+                }
+            }
+            Op::Sweep { which } => {
+                let ids: Vec<_> = self.closing.keys().copied().collect();
+                if ids.is_empty() {
+                    return None;
+                }
+                let channel = ids[which.index(ids.len())];
+                let sat = self.closing.remove(&channel)?;
+                let parts = vec![ChainPart { channel, sat }];
+                let fee = 150;
+                let delta = (sat - fee) as i64;
+                self.chain(delta, 0, Some(fee), Purpose::Claim, None, parts);
+            }
+            Op::Undo => {
+                let txid = self.last.take()?;
+                let delta_sat = self.wallet[&txid];
+                if self.coins() < delta_sat {
+                    return None;
+                }
+                self.wallet.remove(&txid);
+                self.rows.push(LedgerEntry::ChainUndone { txid, delta_sat });
+            }
+            Op::Refuse => self.rows.push(LedgerEntry::Refused {
+                counts: BTreeMap::from([("client not served".to_owned(), 3)]),
+            }),
+        }
+        Some(())
+    }
+
+    fn forward(&mut self, by: usize, to: usize, came: u64, went: u64, skim: u64) -> Option<()> {
+        let room = self.open[by].value_sat * 1_000 - self.open[by].ours;
+        if by == to || self.open[to].ours < went || room < came {
+            return None;
+        }
+        self.open[by].ours += came;
+        self.open[to].ours -= went;
+        self.rows.push(LedgerEntry::Forwarded {
+            from: Some(self.open[by].id),
+            to: Some(self.open[to].id),
+            received: Some(Msat(came)),
+            sent: Some(Msat(went)),
+            skim: Msat(skim),
+            late: false,
+        });
+        Some(())
+    }
+
+    /// A channel is sold, opened and paid for by the first payment through it.
+    fn sell(&mut self, from: &Index, msat: u64, skim: u64, parts: u64) -> Option<()> {
+        let by = self.pick(from)?;
+        let room = self.open[by].value_sat * 1_000 - self.open[by].ours;
+        let value_sat = msat / 1_000 + 20_000;
+        if room < msat * parts || self.coins() < 1_000_000 {
+            return None;
+        }
+        self.orders += 1;
+        let scid = Scid(self.orders);
+        let client = common::node(3);
+        let hash = PaymentHash(self.id());
+        self.rows.push(LedgerEntry::OrderSold {
+            scid,
+            client,
+            size: Some(Msat(msat * parts)),
+            fee: Some(Msat(skim * parts)),
+            trust: TrustModel::LspTrustsClient,
+        });
+        for _ in 0..parts {
+            let part = PartId(self.id());
+            self.rows.push(LedgerEntry::PartAccepted {
+                scid,
+                part,
+                payment_hash: hash,
+                declared: Msat(msat),
+            });
+        }
+        self.rows.push(LedgerEntry::SetComplete {
+            scid,
+            payment_hash: hash,
+            parts: u32::try_from(parts).unwrap(),
+            sum: Msat(msat * parts),
+            fee: Msat(skim * parts),
+        });
+        let (chan, open, funding, fee_sat) = self.fund(value_sat * parts, 0, true)?;
+        let channel = chan.id;
+        self.open.push(chan);
+        self.rows.push(LedgerEntry::ChannelOpened {
+            scid,
+            client,
+            open,
+            channel,
+            funding: funding.clone(),
+            value_sat: value_sat * parts,
+        });
+        self.rows.push(LedgerEntry::ChainCost {
+            scid,
+            open,
+            txid: funding.txid,
+            fee_sat,
+        });
+        let to = self.open.len() - 1;
+        for _ in 0..parts {
+            self.forward(by, to, msat, msat - skim, skim)?;
+            self.rows.push(LedgerEntry::FeeEarned {
+                scid,
+                client,
+                channel,
+                payment_hash: hash,
+                amount: Msat(skim),
+                reuse: false,
+            });
+        }
+        self.rows.push(LedgerEntry::OrderPaid {
+            scid,
+            client,
+            channel,
+            fee: Msat(skim * parts),
+            min_lifetime: 144,
+        });
+        Some(())
+    }
+
+    fn truth(&self) -> Truth {
+        Truth {
+            transactions: self.wallet.clone(),
+            wallet_sat: u64::try_from(self.coins()).unwrap(),
+            channels: self.open.iter().map(view).collect(),
+            closing: self.closing.clone(),
+            ..Truth::default()
+        }
+    }
+}
+
+/// As LDK shows a channel without HTLCs.
+fn view(chan: &Chan) -> ChannelView {
+    let kept = |by: bool| (RESERVE + if by { ANCHORS } else { 0 }) * 1_000;
+    let theirs = chan.value_sat * 1_000 - chan.ours;
+    ChannelView {
+        channel: chan.id,
+        value_msat: chan.value_sat * 1_000,
+        outbound_msat: chan.ours.saturating_sub(kept(chan.by_us)),
+        inbound_msat: theirs.saturating_sub(kept(!chan.by_us)),
+        kept_msat: kept(chan.by_us),
+        their_kept_msat: kept(!chan.by_us),
+        htlcs: vec![],
+    }
+}
+
+fn live(ops: &[Op]) -> Model {
+    let mut model = Model::default();
+    model.act(&Op::Receive { sat: 20_000_000 });
+    for op in ops {
+        model.act(op);
+    }
+    model
+}
+
+fn written(rows: &[LedgerEntry]) -> Vec<(u64, Vec<u8>)> {
+    let mut link = Link::default();
+    (1_u64..)
+        .zip(rows)
+        .map(|(seq, entry)| {
+            let (bytes, next) = seal(link, seq, 1_795_000_000_000 + seq, entry);
+            link = next;
+            (seq, bytes)
+        })
+        .collect()
+}
+
+fn check(rows: &[(u64, Vec<u8>)], truth: &Truth) -> Verdict {
+    let mut audit = Audit::default();
+    for (seq, bytes) in rows {
+        audit.row(*seq, bytes);
+    }
+    audit.finish(truth)
+}
+
+/// Adds to every amount in an entry that moves money, one at a time.
+fn altered(entry: &LedgerEntry, truth: &Truth) -> Vec<LedgerEntry> {
+    // Of a closed channel the chain tells only what came back, and a limit for the fee.
+    let more = if on_closed(entry, truth) {
+        2_000_000
+    } else {
+        1
+    };
+    // And before all of it came back, no more than a limit for that.
+    let waits = |channel: &Option<ChannelId>| {
+        channel.is_some_and(|channel| truth.closing.contains_key(&channel))
+    };
+    if channels_of(entry).iter().any(waits) {
+        return Vec::new();
+    }
+    let fields = [
+        "delta_sat",
+        "balance",
+        "amount",
+        "received",
+        "sent",
+        "skim",
+        "earned",
+        "declared",
+        "sum",
+        "value_sat",
+        "fee_sat",
+    ];
+    let value = serde_json::to_value(entry).unwrap();
+    let kind = value["kind"].as_str().unwrap();
+    fields
+        .iter()
+        .filter(|field| {
+            let told = value.get(**field).is_some_and(serde_json::Value::is_number);
+            // Words of LDK and bounds of fees: nothing is added up from them.
+            told && !(more > 1 && **field == "value_sat")
+                && !matches!(
+                    (kind, **field),
+                    (
+                        "channel_ended" | "open_requested" | "order_sold" | "channel_spent",
+                        _
+                    )
+                )
+        })
+        .map(|field| {
+            let mut other = value.clone();
+            let sign = if *field == "declared" { -1 } else { 1 };
+            other[*field] = (other[*field].as_i64().unwrap() + sign * more).into();
+            serde_json::from_value(other).unwrap()
+        })
+        .collect()
+}
+
+/// The channels that a row moves something on.
+fn channels_of(entry: &LedgerEntry) -> Vec<Option<ChannelId>> {
+    match entry {
+        LedgerEntry::Forwarded { from, to, .. } => vec![*from, *to],
+        LedgerEntry::PathPaid { channel, .. } => vec![*channel],
+        LedgerEntry::HtlcClaimed { channel, .. } | LedgerEntry::ChannelFunded { channel, .. } => {
+            vec![Some(*channel)]
+        }
+        _ => vec![],
+    }
+}
+
+fn on_closed(entry: &LedgerEntry, truth: &Truth) -> bool {
+    let open = |id: &ChannelId| truth.channels.iter().any(|view| view.channel == *id);
+    channels_of(entry).iter().flatten().any(|id| !open(id))
+}
+
+/// Rows of which each counts.
+fn moves(entry: &LedgerEntry, truth: &Truth) -> bool {
+    match entry {
+        LedgerEntry::Refused { .. } | LedgerEntry::ChannelSpent { .. } => false,
+        LedgerEntry::ChannelFunded { .. } => true,
+        other => !on_closed(other, truth),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_whole_history_adds_up(ops in prop::collection::vec(op(), 0..40)) {
+        let model = live(&ops);
+        let verdict = check(&written(&model.rows), &model.truth());
+        prop_assert!(verdict.ok, "{:?} {:#?}", verdict.bad, model.rows);
+        prop_assert_eq!(verdict.rows, model.rows.len() as u64);
+        prop_assert_eq!(verdict.bounded, 0);
+        let held: u64 = model.open.iter().map(|c| c.ours).sum();
+        prop_assert_eq!(verdict.channels_msat, held as i64);
+    }
+
+    /// A file that was damaged: the row is named, or the first one after a gap.
+    #[test]
+    fn damage_is_found_where_it_is(
+        ops in prop::collection::vec(op(), 1..30),
+        at in any::<Index>(),
+        byte in any::<Index>(),
+    ) {
+        let model = live(&ops);
+        let (rows, truth) = (written(&model.rows), model.truth());
+        let at = at.index(rows.len());
+        let seq = rows[at].0;
+
+        let mut dropped = rows.clone();
+        dropped.remove(at);
+        let verdict = check(&dropped, &truth);
+        if at + 1 < rows.len() {
+            prop_assert_eq!(verdict.bad.unwrap().seq, Some(seq + 1));
+            // And if what follows is numbered anew.
+            for row in dropped.iter_mut().skip(at) {
+                row.0 -= 1;
+            }
+            prop_assert_eq!(check(&dropped, &truth).bad.unwrap().seq, Some(seq));
+        }
+
+        let mut doubled = rows.clone();
+        doubled.insert(at, rows[at].clone());
+        prop_assert_eq!(check(&doubled, &truth).bad.unwrap().seq, Some(seq));
+        for row in doubled.iter_mut().skip(at + 1) {
+            row.0 += 1;
+        }
+        prop_assert_eq!(check(&doubled, &truth).bad.unwrap().seq, Some(seq + 1));
+
+        let mut changed = rows.clone();
+        let byte = byte.index(changed[at].1.len());
+        changed[at].1[byte] ^= 1;
+        prop_assert_eq!(check(&changed, &truth).bad.unwrap().seq, Some(seq));
+    }
+
+    /// A node that writes the wrong thing: it is found, wherever it is.
+    #[test]
+    fn what_was_never_right_is_found(
+        ops in prop::collection::vec(op(), 1..30),
+        at in any::<Index>(),
+        which in any::<Index>(),
+    ) {
+        let model = live(&ops);
+        let truth = model.truth();
+        let at = at.index(model.rows.len());
+        let row = &model.rows[at];
+        if moves(row, &truth) {
+            let mut dropped = model.rows.clone();
+            dropped.remove(at);
+            prop_assert!(!check(&written(&dropped), &truth).ok, "without {row:?}");
+            // A set may come to be complete again.
+            if !matches!(row, LedgerEntry::SetComplete { .. }) {
+                let mut doubled = model.rows.clone();
+                doubled.insert(at, row.clone());
+                prop_assert!(!check(&written(&doubled), &truth).ok, "twice {row:?}");
+            }
+        }
+        let others = altered(row, &truth);
+        if !others.is_empty() {
+            let mut changed = model.rows.clone();
+            changed[at] = others[which.index(others.len())].clone();
+            let verdict = check(&written(&changed), &truth);
+            prop_assert!(!verdict.ok, "{:?} for {row:?}", changed[at]);
+        }
+    }
+
+    #[test]
+    fn a_row_is_read_as_it_was_written(seq in any::<u64>(), at in any::<u64>(), words in ".*") {
+        let entry = LedgerEntry::ChannelEnded {
+            channel: ChannelId([7; 32]),
+            balance: None,
+            reason: words,
+        };
+        let (bytes, link) = seal(Link::default(), seq, at, &entry);
+        let (row, read, follows) = unseal(Link::default(), seq, &bytes).unwrap();
+        prop_assert_eq!((row.entry, row.at_ms, read, follows), (entry, at, link, true));
+        prop_assert_eq!(ldkjit_core::seal::link_of(&bytes), Some(link));
+        prop_assert!(!unseal(link, seq, &bytes).unwrap().2);
+        prop_assert!(!unseal(Link::default(), seq ^ 1, &bytes).unwrap().2);
+    }
+}
+
+/// One channel of 100,000 sat of which 40,000 sat are ours, with these HTLCs.
+fn with_htlcs(htlcs: &[(bool, u64, u8, HtlcState)]) -> ChannelView {
+    let sum = |inbound| {
+        htlcs
+            .iter()
+            .filter(|h| h.0 == inbound)
+            .map(|h| h.1)
+            .sum::<u64>()
+    };
+    ChannelView {
+        channel: ChannelId([1; 32]),
+        value_msat: 100_000_000,
+        outbound_msat: 40_000_000 - 1_660_000 - sum(false),
+        inbound_msat: 60_000_000 - 1_000_000 - sum(true),
+        kept_msat: 1_660_000,
+        their_kept_msat: 1_000_000,
+        htlcs: htlcs
+            .iter()
+            .map(|(inbound, amount_msat, hash, state)| HtlcView {
+                inbound: *inbound,
+                amount_msat: *amount_msat,
+                hash: PaymentHash([*hash; 32]),
+                state: *state,
+            })
+            .collect(),
+    }
+}
+
+fn rows_must_say(
+    htlcs: &[(bool, u64, u8, HtlcState)],
+    own: &[u8],
+    contested: &[u8],
+) -> (i128, i128) {
+    let own: BTreeSet<_> = own.iter().map(|h| PaymentHash([*h; 32])).collect();
+    let contested: Vec<_> = contested.iter().map(|h| PaymentHash([*h; 32])).collect();
+    let view = with_htlcs(htlcs);
+    let bounds = ldkjit_core::audit::bounds(
+        std::slice::from_ref(&view),
+        &own,
+        &contested,
+        !contested.is_empty(),
+    );
+    let found = bounds[&view.channel];
+    (found.low - 40_000_000, found.high - 40_000_000)
+}
+
+#[test]
+fn htlcs_in_flight_count_from_the_moment_their_row_is_written() {
+    use HtlcState::{Failed, Fulfilled, Open};
+    assert_eq!(rows_must_say(&[], &[], &[]), (0, 0));
+    // To us: written when claimed.
+    assert_eq!(rows_must_say(&[(true, 7, 1, Open)], &[], &[]), (0, 0));
+    assert_eq!(rows_must_say(&[(true, 7, 1, Fulfilled)], &[], &[]), (7, 7));
+    assert_eq!(rows_must_say(&[(true, 7, 1, Failed)], &[], &[]), (0, 0));
+    // Our own payment: written when it is gone.
+    assert_eq!(rows_must_say(&[(false, 7, 1, Open)], &[1], &[]), (0, 0));
+    assert_eq!(
+        rows_must_say(&[(false, 7, 1, Fulfilled)], &[1], &[]),
+        (0, 0)
+    );
+    // A forward: open while its incoming side is.
+    let both = |state| [(true, 9, 1, state), (false, 7, 1, Open)];
+    assert_eq!(rows_must_say(&both(Open), &[], &[]), (0, 0));
+    assert_eq!(rows_must_say(&both(Fulfilled), &[], &[]), (2, 2));
+    assert_eq!(
+        rows_must_say(&[(false, 7, 1, Fulfilled)], &[], &[]),
+        (-7, -7)
+    );
+    assert_eq!(rows_must_say(&[(false, 7, 1, Failed)], &[], &[]), (0, 0));
+    // Its incoming side is on the chain, or may be, unseen.
+    assert_eq!(rows_must_say(&[(false, 7, 1, Open)], &[], &[1]), (0, 0));
+    assert_eq!(rows_must_say(&[(false, 7, 1, Open)], &[], &[2]), (-7, 0));
+    // Two came, one left: which of them is open cannot be told.
+    let three = [(true, 9, 1, Open), (true, 9, 1, Open), (false, 7, 1, Open)];
+    assert_eq!(rows_must_say(&three, &[], &[]), (-7, 0));
+}
+
+#[test]
+fn a_channel_below_its_reserve_is_known_from_the_other_side() {
+    let low = Chan {
+        id: ChannelId([1; 32]),
+        value_sat: 50_000,
+        ours: 1_234,
+        by_us: true,
+    };
+    let bounds = view(&low).settled();
+    assert_eq!((bounds.low, bounds.high), (1_234, 1_234));
+    let neither = ChannelView {
+        outbound_msat: 0,
+        inbound_msat: 0,
+        value_msat: 2_000_000,
+        ..view(&low)
+    };
+    let bounds = neither.settled();
+    assert!(bounds.low <= bounds.high && bounds.high <= 2_000_000);
+}
+
+fn found(rows: &[LedgerEntry]) -> Option<u64> {
+    check(&written(rows), &Truth::default())
+        .bad
+        .and_then(|bad| bad.seq)
+}
+
+#[test]
+fn contradictions_inside_are_named() {
+    let channel = ChannelId([1; 32]);
+    let (scid, client, payment_hash) = (Scid(5), common::node(2), PaymentHash([3; 32]));
+    let fee = |amount| LedgerEntry::FeeEarned {
+        scid,
+        client,
+        channel,
+        payment_hash,
+        amount: Msat(amount),
+        reuse: false,
+    };
+    let sold = LedgerEntry::OrderSold {
+        scid,
+        client,
+        size: None,
+        fee: None,
+        trust: TrustModel::LspTrustsClient,
+    };
+    let part = LedgerEntry::PartAccepted {
+        scid,
+        part: PartId([1; 32]),
+        payment_hash,
+        declared: Msat(50),
+    };
+    let complete = LedgerEntry::SetComplete {
+        scid,
+        payment_hash,
+        parts: 2,
+        sum: Msat(100),
+        fee: Msat(1),
+    };
+    let paid = LedgerEntry::OrderPaid {
+        scid,
+        client,
+        channel,
+        fee: Msat(1),
+        min_lifetime: 1,
+    };
+    let ended = LedgerEntry::OrderEnded {
+        scid,
+        client,
+        earned: Msat(1),
+        reason: Reason::Expired,
+    };
+    let closed = LedgerEntry::ChannelClosed {
+        scid,
+        client,
+        channel,
+        reason: Reason::ChannelClosed,
+    };
+    // A fee nobody kept, an order of nobody, parts that did not come, a price not earned, a channel never opened.
+    let all: [&[LedgerEntry]; 8] = [
+        &[sold.clone(), part.clone(), fee(1)],
+        &[fee(1)],
+        &[sold.clone(), part.clone(), complete],
+        &[sold.clone(), part.clone(), paid],
+        &[sold.clone(), ended],
+        &[sold.clone(), closed],
+        &[LedgerEntry::ChannelEnded {
+            channel,
+            balance: None,
+            reason: String::new(),
+        }],
+        &[LedgerEntry::HtlcClaimed {
+            payment_hash,
+            channel,
+            amount: Msat(1),
+            skimmed: Msat(0),
+        }],
+    ];
+    for rows in all {
+        assert_eq!(found(rows), Some(rows.len() as u64), "{rows:?}");
+    }
+    assert_eq!(found(&[sold, part]), None);
+}

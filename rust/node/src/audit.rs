@@ -1,0 +1,261 @@
+//! The ledger check: reads a store as it stands in one commit, and lets core hold the rows against wallet and LDK.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bitcoin::Network;
+use ldkjit_core::audit::{Audit, Truth, Verdict};
+use ldkjit_core::ids::PaymentHash;
+use ldkjit_core::ledger::LedgerEntry;
+use lightning::chain::channelmonitor::Balance;
+use lightning::chain::BestBlock;
+use lightning::events::{Event, ReplayEvent};
+use lightning::ln::channelmanager::RecentPaymentDetails;
+use lightning::sign::SpendableOutputDescriptor;
+
+use crate::accounts::{claim_id, Accounts};
+use crate::broadcast::Broadcaster;
+use crate::commit::Boot;
+use crate::convert;
+use crate::error::{NodeError, StoreError};
+use crate::fees::{FeeConfig, Fees};
+use crate::journal::{Journal, LEDGER};
+use crate::keys::{Keys, Seed};
+use crate::ldk::{self, Graph, Parts};
+use crate::log::Log;
+use crate::store::{Loaded, SqliteStore, Store};
+use crate::sync::lock;
+use crate::wallet::Wallet;
+
+/// The store's file in a data directory.
+pub const STORE_FILE: &str = "node.sqlite";
+/// Rows read at a time.
+const PAGE: usize = 1_000;
+/// Rounds until LDK has told everything; each needs one answer of a monitor, so this ends far sooner.
+const ROUNDS: u32 = 1_000;
+
+/// Checks the ledger in a data directory, whether its node runs or not. Nothing is written there, nothing is sent.
+///
+/// # Errors
+/// `store_corrupt`, `store_version`, `config` if the seed cannot be read.
+pub async fn check_dir(data_dir: &Path) -> Result<Verdict, NodeError> {
+    let (store, network) = SqliteStore::reader(&data_dir.join(STORE_FILE))?;
+    check(store, network, &Seed::read(data_dir)?).await
+}
+
+/// Checks the ledger of a store.
+///
+/// # Errors
+/// `store_corrupt`.
+pub async fn check(
+    mut store: impl Store,
+    network: Network,
+    seed: &Seed,
+) -> Result<Verdict, NodeError> {
+    let Loaded { live, last_row, .. } = store.load()?;
+    let audit = rows(&mut store, last_row.get(LEDGER).copied().unwrap_or(0))?;
+    drop(store);
+    let truth = collect(live, network, seed).await?;
+    Ok(audit.finish(&truth))
+}
+
+fn rows(store: &mut impl Store, last: u64) -> Result<Audit, StoreError> {
+    let mut audit = Audit::default();
+    let mut after = 0;
+    while after < last {
+        let page = store.rows(LEDGER, after, PAGE)?;
+        let Some(end) = page.last().map(|row| row.seq) else {
+            break;
+        };
+        // A memory store goes on growing under our hands.
+        for row in page.iter().filter(|row| row.seq <= last) {
+            audit.row(row.seq, &row.value);
+        }
+        after = end;
+    }
+    Ok(audit)
+}
+
+/// What wallet and LDK hold, from what a store has of them.
+///
+/// LDK is loaded as at a start, with parts that lead nowhere, and led on until it has nothing more to tell: events that
+/// wait in the stored manager, and those that wait only for a write that this store has, are rows not yet written.
+async fn collect(
+    live: Vec<(String, String, Vec<u8>)>,
+    network: Network,
+    seed: &Seed,
+) -> Result<Truth, NodeError> {
+    let (ldk, mut boot) = Boot::split(live, false);
+    let claims: BTreeSet<PaymentHash> = boot
+        .live
+        .iter()
+        .filter(|(kind, _, _)| kind == crate::payments::RECEIVED)
+        .filter_map(|(_, key, _)| key.parse().ok())
+        .collect();
+    let journal = Arc::new(Journal::nowhere(ldk));
+    let log = Log::silent();
+    let wallet = Wallet::open(
+        seed,
+        network,
+        None,
+        (*journal).clone(),
+        &mut boot,
+        log.clone(),
+    )?;
+    let wallet = Arc::new(wallet);
+    let parts = Parts {
+        keys: Arc::new(Keys::new(seed, wallet.clone())?),
+        fees: Arc::new(Fees::new(FeeConfig::default())),
+        broadcaster: Arc::new(Broadcaster::new(Arc::new(|_| {}), log.clone())),
+        journal,
+        wallet,
+        log,
+    };
+    let (transactions, wallet_sat) = parts.wallet.truth();
+    let mut truth = Truth {
+        transactions,
+        wallet_sat,
+        ..Truth::default()
+    };
+    let corrupt = |what: &str, e: &dyn std::fmt::Debug| {
+        NodeError::new("store_corrupt", format!("{what}: {e:?}"))
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let persister = ldk::monitor_persister(&parts, runtime);
+    let monitors = persister
+        .read_all_channel_monitors_with_updates()
+        .await
+        .map_err(|e| corrupt("channel monitors", &e))?;
+    let chain_monitor = ldk::chain_monitor(&parts, persister);
+    let graph = Arc::new(Graph::new(network, parts.log.clone()));
+    let scorer = ldk::new_scorer(&parts, &graph);
+    let router = ldk::router(&parts, &graph, &scorer);
+    let config = ldk::any_user_config();
+    let Some((_, cm)) =
+        ldk::read_manager(&parts, &chain_monitor, &router, config, &monitors).await?
+    else {
+        return Ok(truth);
+    };
+    let best = BestBlock::from_network(network);
+    let (_, sweeper) = ldk::read_sweeper(&parts, best).await?;
+    for (_, monitor) in monitors {
+        let id = monitor.channel_id();
+        let is_first = monitor.get_latest_update_id() == 0;
+        chain_monitor
+            .load_existing_monitor(id, monitor)
+            .map_err(|()| corrupt("channel monitor", &id))?;
+        if is_first {
+            let _ = chain_monitor.channel_monitor_updated(id, 0);
+        }
+    }
+
+    let untold: Mutex<Vec<LedgerEntry>> = Mutex::default();
+    let told: Mutex<BTreeSet<PaymentHash>> = Mutex::new(claims);
+    for _ in 0..ROUNDS {
+        cm.process_pending_events_async(|event: Event| {
+            let accounts = Accounts {
+                cm: &cm,
+                monitors: &chain_monitor,
+                wallet: &parts.wallet,
+                claimed: &|claim| lock(&told).contains(claim),
+            };
+            lock(&untold).extend(accounts.rows(&event));
+            lock(&told).extend(claim_id(&event));
+            async { Ok::<(), ReplayEvent>(()) }
+        })
+        .await;
+        let waiting: Vec<_> = chain_monitor
+            .list_pending_monitor_updates()
+            .into_iter()
+            .flat_map(|(id, updates)| updates.into_iter().map(move |update| (id, update)))
+            .collect();
+        if waiting.is_empty() && !cm.get_and_clear_needs_persistence() {
+            break;
+        }
+        for (id, update) in waiting {
+            let _ = chain_monitor.channel_monitor_updated(id, update);
+        }
+    }
+    truth.untold = std::mem::take(&mut lock(&untold));
+
+    let accounts = Accounts {
+        cm: &cm,
+        monitors: &chain_monitor,
+        wallet: &parts.wallet,
+        claimed: &|_| false,
+    };
+    truth.channels = accounts.views();
+    truth.own_payments = cm
+        .list_recent_payments()
+        .into_iter()
+        .filter_map(|payment| match payment {
+            RecentPaymentDetails::Pending { payment_hash, .. }
+            | RecentPaymentDetails::Abandoned { payment_hash, .. } => Some(payment_hash),
+            RecentPaymentDetails::Fulfilled { payment_hash, .. } => payment_hash,
+            RecentPaymentDetails::AwaitingInvoice { .. } => None,
+        })
+        .map(|hash| PaymentHash(hash.0))
+        .collect();
+
+    let open: BTreeSet<_> = truth.channels.iter().map(|c| c.channel).collect();
+    let mut closing = BTreeMap::new();
+    for id in chain_monitor.list_monitors() {
+        let channel = convert::channel(&id);
+        let Ok(monitor) = chain_monitor.get_monitor(id) else {
+            continue;
+        };
+        if open.contains(&channel) {
+            continue;
+        }
+        for balance in monitor.get_claimable_balances() {
+            if let Balance::MaybePreimageClaimableHTLC { payment_hash, .. } = &balance {
+                truth.contested.push(PaymentHash(payment_hash.0));
+            }
+            add(&mut closing, channel, at_most(&balance));
+        }
+    }
+    // What the monitors have handed over, and what the sweeper has of it.
+    let handed: Mutex<Vec<_>> = Mutex::default();
+    chain_monitor
+        .process_pending_events_async(|event: Event| {
+            if let Event::SpendableOutputs {
+                outputs,
+                channel_id: Some(id),
+            } = event
+            {
+                lock(&handed).extend(outputs.into_iter().map(|output| (id, output)));
+            }
+            async { Ok::<(), ReplayEvent>(()) }
+        })
+        .await;
+    let tracked = sweeper.tracked_spendable_outputs().into_iter();
+    let tracked = tracked.filter_map(|o| Some((o.channel_id?, o.descriptor)));
+    for (id, output) in std::mem::take(&mut *lock(&handed))
+        .into_iter()
+        .chain(tracked)
+    {
+        if !matches!(output, SpendableOutputDescriptor::StaticOutput { .. }) {
+            let sat = crate::node::descriptor_sat(&output);
+            add(&mut closing, convert::channel(&id), sat);
+        }
+    }
+    truth.closing = closing;
+    Ok(truth)
+}
+
+/// What may come of a closed channel's balance, sat.
+fn at_most(balance: &Balance) -> u64 {
+    match balance {
+        // LDK counts this one as lost.
+        Balance::MaybeTimeoutClaimableHTLC {
+            amount_satoshis, ..
+        } => *amount_satoshis,
+        other => other.claimable_amount_satoshis(),
+    }
+}
+
+fn add<K: Ord>(to: &mut BTreeMap<K, u64>, key: K, sat: u64) {
+    let sum = to.entry(key).or_default();
+    *sum = sum.saturating_add(sat);
+}

@@ -1,0 +1,132 @@
+"""The ledger check: from the node, from outside while it runs and after, and on altered books."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from support import Pair, only_channel
+from typer.testing import CliRunner, Result
+
+from ldkjit import Node, sat
+from ldkjit.cli import app
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def run(folder: Path, *more: str) -> Result:
+    """``ldkjit ledger check``."""
+    return CliRunner().invoke(app, ["ledger", "check", str(folder), *more])
+
+
+def folder_of(node: Node) -> Path:
+    return Path(node.config.data_dir)
+
+
+async def test_node_and_command_agree(pair: Pair) -> None:
+    _, ann, bob = pair
+    await pay_and_settle(pair, sat(300_000))
+    for node in (ann, bob):
+        inside = await node.ledger_check()
+        assert inside.ok
+        assert (inside.exact, inside.bounded) == (1, 0)
+        outside = run(folder_of(node), "--json")
+        assert outside.exit_code == 0, outside.output
+        told = json.loads(outside.stdout)
+        assert (told["channels_msat"], told["wallet_sat"]) == (
+            inside.channels_msat,
+            inside.wallet_sat,
+        )
+    balances = [(await node.ledger_check()).channels_msat for node in (ann, bob)]
+    channel = await only_channel(ann)
+    assert sum(balances) == channel.capacity_sat * 1_000
+    assert balances[1] == 300_000_000
+    await ann.stop()
+    shown = run(folder_of(ann))
+    assert shown.exit_code == 0
+    assert "it adds up" in shown.output
+
+
+async def test_a_row_that_was_altered_is_named(pair: Pair, tmp_path: Path) -> None:
+    await pay_and_settle(pair, sat(300_000))
+    await pair.ann.stop()
+    rows = [(row["kind"], seq) for seq, row in entries(folder_of(pair.ann))]
+    assert {kind for kind, _ in rows} == {"chain", "channel_funded", "path_paid"}
+    for number, (kind, seq) in enumerate(rows):
+        for change in (alter, drop, double):
+            copy = tmp_path / f"{number}-{change.__name__}"
+            shutil.copytree(folder_of(pair.ann), copy)
+            change(copy, seq)
+            found = run(copy, "--json")
+            assert found.exit_code == 1, (kind, change.__name__, found.output)
+            bad = json.loads(found.stdout)["bad"]
+            if change is double or (change is drop and number + 1 < len(rows)):
+                assert bad["seq"] == seq + 1, (kind, change.__name__, bad)
+            elif change is alter:
+                assert bad["seq"] == seq, (kind, bad)
+            assert f"row {bad['seq']}" in run(copy).output or bad["seq"] is None
+
+
+async def test_what_cannot_be_read(pair: Pair, tmp_path: Path) -> None:
+    missing = run(tmp_path)
+    assert missing.exit_code == 2
+    await pair.bob.stop()
+    copy = tmp_path / "bob"
+    shutil.copytree(folder_of(pair.bob), copy)
+    (copy / "seed").unlink()
+    assert run(copy).exit_code == 2
+
+
+def entries(folder: Path) -> list[tuple[int, dict[str, object]]]:
+    with sqlite3.connect(folder / "node.sqlite") as db:
+        rows = db.execute("SELECT seq, value FROM history WHERE kind = 'ledger' ORDER BY seq")
+        return [(seq, json.loads(value)["entry"]) for seq, value in rows]
+
+
+def edit(folder: Path, *statements: tuple[str, tuple[object, ...]]) -> None:
+    db = sqlite3.connect(folder / "node.sqlite")
+    with db:
+        for statement, values in statements:
+            db.execute(statement, values)
+    db.close()
+
+
+def alter(folder: Path, seq: int) -> None:
+    """One more of the first amount in it."""
+    ((_, value),) = [row for row in raw(folder) if row[0] == seq]
+    text = value.decode()
+    entry = json.loads(text)["entry"]
+    name = next(n for n in ("delta_sat", "balance", "amount") if isinstance(entry.get(n), int))
+    other = text.replace(f'"{name}":{entry[name]}', f'"{name}":{entry[name] + 1}')
+    assert other != text
+    edit(
+        folder,
+        ("UPDATE history SET value = ? WHERE kind = 'ledger' AND seq = ?", (other.encode(), seq)),
+    )
+
+
+def drop(folder: Path, seq: int) -> None:
+    edit(folder, ("DELETE FROM history WHERE kind = 'ledger' AND seq = ?", (seq,)))
+
+
+def double(folder: Path, seq: int) -> None:
+    """Again under the next number, and all after it one further."""
+    edit(
+        folder,
+        ("UPDATE history SET seq = -seq - 1 WHERE kind = 'ledger' AND seq > ?", (seq,)),
+        ("UPDATE history SET seq = -seq WHERE kind = 'ledger' AND seq < 0", ()),
+        (
+            "INSERT INTO history(kind, seq, key, value)"
+            " SELECT kind, seq + 1, key, value FROM history WHERE kind = 'ledger' AND seq = ?",
+            (seq,),
+        ),
+    )
+
+
+def raw(folder: Path) -> list[tuple[int, bytes]]:
+    with sqlite3.connect(folder / "node.sqlite") as db:
+        rows = db.execute("SELECT seq, value FROM history WHERE kind = 'ledger' ORDER BY seq")
+        return [(seq, bytes(value)) for seq, value in rows]

@@ -104,6 +104,18 @@ async def only_channel(node: Node) -> Channel:
     return channel
 
 
+async def pay_and_settle(pair: Pair, amount: Msat) -> None:
+    """Ann pays Bob for the first time, and no commitment has the HTLC any more."""
+    await pay_both(pair.ann, pair.bob, (await pair.bob.receive(amount)).bolt11)
+    reserve = CAPACITY * 1_000 // 100
+
+    async def can_come_back() -> tuple[int, int]:
+        ann, bob = await only_channel(pair.ann), await only_channel(pair.bob)
+        return int(ann.inbound), int(bob.outbound)
+
+    await comes_to(can_come_back, (amount - reserve,) * 2, "what Bob can send back")
+
+
 async def usable(*nodes: Node) -> None:
     """Wait until every channel of every node is usable."""
 

@@ -17,6 +17,7 @@ from support import (
     mined_fees,
     only_channel,
     outbound,
+    pay_and_settle,
     pay_both,
     spent_is,
     transaction,
@@ -43,18 +44,6 @@ pytestmark = [
 ]
 
 ANCHOR_SAT = 330
-
-
-async def pay_and_settle(pair: Pair, amount: Msat) -> None:
-    """Ann pays Bob for the first time, and no commitment has the HTLC any more."""
-    await pay_both(pair.ann, pair.bob, (await pair.bob.receive(amount)).bolt11)
-    reserve = CAPACITY * 1_000 // 100
-
-    async def can_come_back() -> tuple[int, int]:
-        ann, bob = await only_channel(pair.ann), await only_channel(pair.bob)
-        return int(ann.inbound), int(bob.outbound)
-
-    await comes_to(can_come_back, (amount - reserve,) * 2, "what Bob can send back")
 
 
 async def test_an_invoice_is_paid_there_and_back(pair: Pair) -> None:

@@ -8,13 +8,19 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from support import Pair, only_channel
+from support import Pair, only_channel, pay_and_settle
 from typer.testing import CliRunner, Result
 
 from ldkjit import Node, sat
 from ldkjit.cli import app
+from ldkjit.sandbox import until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [
+    pytest.mark.native,
+    pytest.mark.bitcoind,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(60),
+]
 
 
 def run(folder: Path, *more: str) -> Result:
@@ -52,6 +58,11 @@ async def test_node_and_command_agree(pair: Pair) -> None:
 
 async def test_a_row_that_was_altered_is_named(pair: Pair, tmp_path: Path) -> None:
     await pay_and_settle(pair, sat(300_000))
+
+    async def written() -> bool:
+        return any([row.kind == "path_paid" async for row in pair.ann.ledger()])
+
+    await until(written, "the row of a payment")
     await pair.ann.stop()
     rows = [(row["kind"], seq) for seq, row in entries(folder_of(pair.ann))]
     assert {kind for kind, _ in rows} == {"chain", "channel_funded", "path_paid"}

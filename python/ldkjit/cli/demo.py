@@ -71,6 +71,7 @@ class Demo:
             await self._same_channel()
             await self._variable_amount()
             await self._restart()
+            await self._books()
         return self._report
 
     def _begin(self, title: str) -> None:
@@ -277,6 +278,13 @@ class Demo:
         stages = [each.stage for each in await node.timeline(invoice.payment_hash)]
         seen = [each for each in stages if each in (first, then)]
         self._check(f"{who}: {first}, then {then}", [first, then], list(dict.fromkeys(seen)))
+
+    async def _books(self) -> None:
+        """Every node's ledger against its wallet and channels, in the last scene."""
+        for name, node in self.box.nodes.items():
+            verdict = await node.ledger_check()
+            found = "adds up" if verdict.bad is None else f"{verdict.bad.seq}: {verdict.bad.why}"
+            self._check(f"the ledger of {name}", "adds up", found)
 
     async def _show_timelines(self, lsp: Node, wallet: Node, invoice: Invoice) -> None:
         for who, node in (("payer", self.payer), ("LSP", lsp), ("wallet", wallet)):

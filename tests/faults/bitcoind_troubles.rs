@@ -15,7 +15,7 @@ use serde_json::{json, Value};
 use crate::common::bitcoind::Running;
 use crate::common::chain::ANCHOR;
 use crate::common::{
-    coins_sat, jit_invoice, nobody, on_disk, outcome, send, until, with, World, PATIENCE,
+    coins_sat, finish, jit_invoice, nobody, on_disk, outcome, send, until, with, World, PATIENCE,
 };
 
 const SIZE: u64 = 100_000_000;
@@ -117,9 +117,7 @@ async fn one_that_dies_under_a_payment_and_comes_back() {
         with(&wallet, &lsp)[0].confirmations == Some(1)
     })
     .await;
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }
 
 /// What anybody may spend.
@@ -206,7 +204,5 @@ async fn one_that_takes_a_commitment_transaction_only_with_its_child() {
     world
         .have(&[&ann], before - fees - ANCHOR * left.len() as u64)
         .await;
-    for node in [&ann, &bob] {
-        node.stop().await.unwrap();
-    }
+    finish([&ann, &bob]).await;
 }

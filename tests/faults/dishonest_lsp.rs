@@ -140,7 +140,5 @@ async fn a_channel_that_is_closed_before_its_funding_was_seen() {
         assert!(ledger(&lsp, earned).await.is_empty(), "{earned}");
     }
     assert!(world.mempool().await.is_empty());
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }

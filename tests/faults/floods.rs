@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::common::raw::Raw;
-use crate::common::{buys_from, event, jit_invoice, menu, order_state, pay, until, World};
+use crate::common::{buys_from, event, finish, jit_invoice, menu, order_state, pay, until, World};
 use ldkjit_core::lsps0::{MAX_PAYLOAD, MESSAGE_TYPE};
 use ldkjit_core::lsps2::{BUY, GET_INFO};
 use ldkjit_node::node::Node;
@@ -110,9 +110,7 @@ async fn five_hundred_ask_without_end_and_a_client_is_served() {
     let flooded = is_served(&payer, &late).await;
     eprintln!("bought, paid after (ms): {calm:?} in calm, {flooded:?} in the flood");
     flood.shutdown().await;
-    for node in [&early, &late, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&early, &late, &payer, &lsp]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,9 +170,7 @@ async fn refusals_and_disconnects_leave_nothing_behind() {
     let paid = pay(&payer, &bought.bolt11).await;
     assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
     until("the order is paid", || order_state(&lsp) == "paid").await;
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::common::chain::{Blocks, ANCHOR};
 use crate::common::{
-    coins_sat, count, event, events, id, jit_invoice, order_state, outcome, room, until, with,
-    World,
+    coins_sat, count, event, events, finish, id, jit_invoice, order_state, outcome, room, until,
+    with, World,
 };
 
 const SIZE: u64 = 100_000_000;
@@ -251,9 +251,7 @@ async fn is_resolved(htlc: Htlc, closer: Closer) {
     let opened = u64::from(htlc != Htlc::Held);
     let opens = count(lsp, ["channel_opened", "order_paid"]).await;
     assert_eq!(opens, [opened as usize, usize::from(succeeds)]);
-    for node in living {
-        node.stop().await.unwrap();
-    }
+    finish(living).await;
 }
 
 macro_rules! closes {

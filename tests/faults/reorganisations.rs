@@ -13,8 +13,8 @@ use serde_json::{json, Value};
 
 use crate::common::chain::ANCHOR;
 use crate::common::{
-    address, buys_from, coins_sat, event, events, id, jit_invoice, on_disk, order, pay, room,
-    service, until, with, World, PATIENCE,
+    address, buys_from, coins_sat, event, events, finish, id, jit_invoice, on_disk, order, pay,
+    room, service, until, with, World, PATIENCE,
 };
 
 const SIZE: u64 = 100_000_000;
@@ -87,9 +87,7 @@ impl Sold {
     }
 
     async fn stop(self) {
-        for node in [&self.wallet, &self.payer, &self.lsp] {
-            node.stop().await.unwrap();
-        }
+        finish([&self.wallet, &self.payer, &self.lsp]).await;
     }
 }
 

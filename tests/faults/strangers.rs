@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::common::raw::Raw;
 use crate::common::{
-    event, id, jit_invoice, order_state, pay, service, until, with, World, PATIENCE,
+    event, finish, id, jit_invoice, order_state, pay, service, until, with, World, PATIENCE,
 };
 use ldkjit_node::node::Node;
 use ldkjit_node::payments::PaymentStatus;
@@ -78,9 +78,7 @@ async fn more_than_250_fresh_peers_at_once() {
     until("the order is paid", || order_state(&lsp) == "paid").await;
     assert!(fresh.iter().all(|(peer, _)| peer.is_connected()));
     assert_eq!(lsp.status()["turned_away"], json!({}));
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,9 +112,7 @@ async fn the_first_stranger_goes_and_a_client_stays() {
     let paid = pay(&payer, &bought.bolt11).await;
     assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
     assert_eq!(with(&lsp, &wallet).len(), 1);
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

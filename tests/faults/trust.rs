@@ -1,8 +1,8 @@
 //! Who trusts whom, and how far: clients that leave channels unpaid, coins that wait for a client, promises that are broken.
 
 use crate::common::{
-    address, asks, assert_failed, buys_from, event, id, jit_invoice, ledger, on_disk, order_state,
-    outcome, pay, send, service, until, with, World, PATIENCE,
+    address, asks, assert_failed, buys_from, event, finish, id, jit_invoice, ledger, on_disk,
+    order_state, outcome, pay, send, service, until, with, World, PATIENCE,
 };
 use ldkjit_core::ids::ChannelId;
 use ldkjit_node::client::JitChoice;
@@ -53,9 +53,7 @@ async fn a_client_that_never_pays_is_trusted_less_and_less() {
     assert_eq!(refused.details["lsp_code"], 1, "{:?}", refused.details);
     // Only the first of the two was ever published.
     assert_eq!(ledger(&lsp, "chain_cost").await.len(), 1);
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }
 
 /// A payment for a client that is away has its coins, also when the LSP stops meanwhile.
@@ -97,9 +95,7 @@ async fn coins_wait_with_the_payment_for_a_sleeping_client() {
     until("the order is paid", || order_state(&lsp) == "paid").await;
     assert_eq!(ledger(&lsp, "channel_opened").await.len(), 1);
     assert_eq!(lsp.parts.wallet.locked().len(), 1);
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }
 
 /// A lifetime that was sold is only broken with a reason, and both sides write it down.
@@ -148,9 +144,7 @@ async fn a_promise_is_broken_on_the_record() {
         (&json!(2), &json!(144))
     );
     assert_eq!(ledger(&wallet, "lsp_broke_promise").await.len(), 1);
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }
 
 /// An LSP without coins offers nothing, and says so with the right code to whoever buys all the same; one whose pool is
@@ -190,7 +184,5 @@ async fn a_dry_pool_and_a_full_one() {
     let kept: u64 = funding.output.iter().map(|o| o.value.to_sat()).sum();
     let fee = lsp.parts.wallet.funding_fee(open).unwrap();
     assert_eq!((funding.input.len(), kept + fee), (1, 300_000));
-    for node in [&wallet, &payer, &lsp] {
-        node.stop().await.unwrap();
-    }
+    finish([&wallet, &payer, &lsp]).await;
 }

@@ -308,6 +308,14 @@ class Soak(Lives):
         if have != self.payer_start - sent + got:
             text = f"has {have}, had {self.payer_start}, sent {sent}, got {got} msat"
             findings.append(Finding("payer's balance", text))
+        await self._books()
+
+    async def _books(self) -> None:
+        """Every ledger adds up to what its node holds."""
+        for node in list(self.living.values()):
+            verdict = await self._retry(node, "ledger_check")
+            if not verdict["ok"]:
+                self.report.findings.append(Finding(f"{node.name}'s ledger", str(verdict["bad"])))
 
     async def _calm(self) -> bool:
         for node in (self.payer, self.lsp):

@@ -356,8 +356,8 @@ impl ChannelBook {
         if account.by_agreement {
             // No HTLC is in flight when both agree to close.
             let ldk = end.ldk.map(|b| i128::from(b.0));
-            if let (Some(rows), Some(ldk)) = (end.rows, ldk.filter(|_| self.unplaced == 0)) {
-                if rows != ldk {
+            if let (Some(rows), Some(ldk)) = (end.rows, ldk) {
+                if !(ldk..=ldk.saturating_add(self.unplaced)).contains(&rows) {
                     return Err(format!(
                         "it closed with {ldk} msat, by the rows with {rows}"
                     ));
@@ -383,16 +383,17 @@ impl ChannelBook {
             (false, true) => (0, msat(fee.saturating_add(ANCHORS_SAT))),
             (false, false) => (msat(ANCHOR_SAT).saturating_neg(), msat(fee)),
         };
+        // It may be one of those that a payment of ours left by unseen.
+        let most = most.saturating_add(self.unplaced);
         // What may still come is known as a limit, and some of it may have come already.
         let (cost, least) = match outstanding {
             Some(sat) => (cost.saturating_sub(msat((*sat).into())), i128::MIN),
             None => (cost, least),
         };
-        let unsure = account.unsure || self.unplaced > 0;
         // Too small for an output of its own: all of it went to the fee.
         let none = account.returned_sat == 0 && outstanding.is_none();
         let crumbs = none && balance < msat(DUST_SAT.saturating_add(fee));
-        if unsure || crumbs || (least..=most).contains(&cost) {
+        if account.unsure || crumbs || (least..=most).contains(&cost) {
             return Ok(());
         }
         Err(format!(

@@ -98,7 +98,7 @@ async fn collect(
     let wallet = Wallet::open(
         seed,
         network,
-        None,
+        &[],
         (*journal).clone(),
         &mut boot,
         log.clone(),

@@ -20,7 +20,7 @@ pub fn wallet(data: &[u8]) {
                 invoice(text);
                 peer(text);
                 if let Err(error) = Seed::parse(text) {
-                    check_words(text, &error.message);
+                    check_words(&error.message);
                 }
             }
         }
@@ -75,16 +75,18 @@ fn peer(text: &str) {
         assert!(port.parse::<u16>().is_ok());
         assert!(text.to_lowercase().starts_with(&id.to_string()));
         assert!(text.ends_with(&address));
-        assert!(!address.chars().any(char::is_control), "{address:?}");
+        assert!(address.bytes().all(|b| b.is_ascii_graphic()), "{address:?}");
+        assert!(address.len() <= 259);
     }
 }
 
-/// The error of wrong words repeats none of them.
-fn check_words(words: &str, error: &str) {
-    let fixed = "the mnemonic is not valid: word 0123456789 is not in the list has an invalid checksum \
-                 mnemonic contains an unknown word count bad entropy bit be between 128 256 multiple of 32 ambiguous";
-    for word in words.split_whitespace().filter(|w| w.len() > 3) {
-        let said = fixed.contains(&word.to_lowercase()) || !error.contains(word);
-        assert!(said, "{error:?} repeats {word:?}");
-    }
+/// The error of wrong words is one of these texts, whatever the words: only numbers differ.
+fn check_words(error: &str) {
+    let text: String = error.chars().filter(|c| !c.is_ascii_digit()).collect();
+    let texts = [
+        "the mnemonic is not valid: word  is not in the list",
+        "the mnemonic is not valid: the mnemonic has an invalid checksum",
+        "the mnemonic is not valid: mnemonic has an invalid word count: . Word count must be , , , , or ",
+    ];
+    assert!(texts.contains(&text.as_str()), "{error:?}");
 }

@@ -234,7 +234,10 @@ async fn a_restart_between_an_agreed_close_and_its_confirmation() {
     };
     sold.world.mine(1, &sold.all()).await;
     let channel = ChannelId(with(&sold.wallet, &sold.lsp)[0].channel_id.0);
-    sold.wallet.close_channel(&channel, false).await.unwrap();
+    sold.wallet
+        .close_channel(&channel, false, None)
+        .await
+        .unwrap();
     event(&sold.lsp, "channel_closed").await;
     event(&sold.wallet, "channel_closed").await;
     let closing = loop {

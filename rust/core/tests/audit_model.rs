@@ -275,7 +275,7 @@ impl Model {
                 self.rows.push(LedgerEntry::ChannelSpent {
                     channel: chan.id,
                     txid: txid.clone(),
-                    fee_sat: 300 + u64::from(chan.ours % 1_000 > 0),
+                    fee_sat: 300 + u64::from(!chan.ours.is_multiple_of(1_000)),
                 });
                 if out > 0 {
                     let parts = vec![ChainPart {
@@ -296,7 +296,7 @@ impl Model {
                     channel: chan.id,
                     txid,
                     // Both sides are rounded down.
-                    fee_sat: 500 + u64::from(chan.ours % 1_000 > 0),
+                    fee_sat: 500 + u64::from(!chan.ours.is_multiple_of(1_000)),
                 });
                 if out > 600 {
                     self.closing.insert(chan.id, out);
@@ -366,6 +366,7 @@ impl Model {
             size: Some(Msat(msat * parts)),
             fee: Some(Msat(skim * parts)),
             trust: TrustModel::LspTrustsClient,
+            reserved_sat: 0,
         });
         for _ in 0..parts {
             let part = PartId(self.id());
@@ -776,6 +777,7 @@ fn contradictions_inside_are_named() {
         size: None,
         fee: None,
         trust: TrustModel::LspTrustsClient,
+        reserved_sat: 0,
     };
     let part = LedgerEntry::PartAccepted {
         scid,

@@ -16,6 +16,7 @@ use lightning::sign::SpendableOutputDescriptor;
 
 use crate::accounts::{claim_id, Accounts};
 use crate::broadcast::Broadcaster;
+use crate::closings::Closings;
 use crate::commit::Boot;
 use crate::convert;
 use crate::error::{NodeError, StoreError};
@@ -104,10 +105,11 @@ async fn collect(
         log.clone(),
     )?;
     let wallet = Arc::new(wallet);
+    let closings = Arc::new(Closings::load(journal.clone(), &boot.live)?);
     let parts = Parts {
         keys: Arc::new(Keys::new(seed, wallet.clone())?),
         fees: Arc::new(Fees::new(FeeConfig::default())),
-        broadcaster: Arc::new(Broadcaster::new(Arc::new(|_| {}), log.clone())),
+        broadcaster: Arc::new(Broadcaster::new(Arc::new(|_| {}), closings, log.clone())),
         journal,
         wallet,
         log,

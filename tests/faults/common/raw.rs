@@ -173,6 +173,14 @@ impl Raw {
         }
     }
 
+    /// Connects once the LSP has noticed that the connection before is over: it keeps one to a peer, the older.
+    pub async fn connect_again(&self) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !self.connect().await {
+            assert!(tokio::time::Instant::now() < deadline, "not taken in again");
+        }
+    }
+
     pub fn is_connected(&self) -> bool {
         *self.hand.connected.borrow()
     }

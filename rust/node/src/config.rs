@@ -286,7 +286,9 @@ pub fn parse_peer(text: &str) -> Result<(PublicKey, String), NodeError> {
 fn check_address(address: &str) -> Result<(), NodeError> {
     let bad = || NodeError::config("an address is written host:port, port 0 to 65535");
     let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
-    if host.is_empty() || port.parse::<u16>().is_err() {
+    // No name is longer, and nothing else belongs in one: it is stored, shown and logged.
+    let is_name = (1..=253).contains(&host.len()) && host.bytes().all(|b| b.is_ascii_graphic());
+    if !is_name || port.parse::<u16>().is_err() {
         return Err(bad());
     }
     Ok(())

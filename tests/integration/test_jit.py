@@ -297,10 +297,14 @@ async def test_everybody_restarts_between_the_sale_and_the_payment(box: Sandbox)
     assert (received.amount, received.opening_fee) == (sat(298_000), sat(2_000))
     await is_paid(lsp, wallet, invoice.payment_hash, sat(300_000), sat(2_000))
 
+    async def under_way() -> int:
+        return sum([c.pending_htlcs for node in nodes for c in await node.channels()])
+
     async def held() -> list[list[tuple[str, int]]]:
         channels = [await node.channels() for node in nodes]
         return [sorted((c.channel_id, int(c.outbound)) for c in each) for each in channels]
 
+    await comes_to(under_way, 0, "HTLCs under way")
     before, rows = await held(), [row async for row in lsp.ledger()]
     for node in nodes:
         await node.stop()
@@ -388,6 +392,7 @@ async def test_an_lsp_that_sells_nothing(box: Sandbox) -> None:
 
 async def test_an_untrusted_lsp_that_wants_trust(box: Sandbox) -> None:
     lsp = await box.lsp(trust=TrustModel.CLIENT_TRUSTS_LSP)
+    await payer_in_parts(box, lsp)
     wallet = await wallet_of(box, lsp)
     with pytest.raises(LspTrustError, match="trusted"):
         await wallet.receive(sat(50_000))
@@ -443,6 +448,8 @@ async def test_the_cheapest_tier_and_the_cheapest_lsp_are_chosen(box: Sandbox) -
     """Dear for small payments and cheap for large ones, and the other way round."""
     small = await box.lsp("small", menu=[FeeTier(min_fee=sat(500), proportional_ppm=20_000)])
     large = await box.lsp("large", menu=[FeeTier(min_fee=sat(3_000), proportional_ppm=1_000)])
+    channels = [(small, 3_000_000), (large, 3_000_000)]
+    await box.node("payer", funds=sat(10_000_000), channels=channels)
     lsps = [Lsp(await address_of(large)), Lsp(await address_of(small))]
     wallet = await box.node("wallet", lsps=lsps)
     await online(wallet, 2)
@@ -483,6 +490,7 @@ async def test_a_limit_of_the_operator_is_told(box: Sandbox) -> None:
     tier = FeeTier(min_fee=sat(2_000), proportional_ppm=4_000)
     limits = Limits(max_orders_per_client=1)
     lsp = await box.lsp(lsp=LspConfig(menu=[tier], limits=limits))
+    await payer_in_parts(box, lsp)
     wallet = await wallet_of(box, lsp)
     await wallet.receive(sat(50_000))
     with pytest.raises(LspRefusedError) as caught:
@@ -513,11 +521,30 @@ async def test_a_denied_client_is_refused(box: Sandbox) -> None:
 
 
 async def test_an_lsp_without_coins_sells_nothing(box: Sandbox) -> None:
-    lsp = await box.lsp(funds=sat(100_000))
+    lsp = await box.lsp(funds=sat(20_000))
     wallet = await wallet_of(box, lsp)
-    with pytest.raises(LspRefusedError) as caught:
+    with pytest.raises(LspRefusedError, match="nothing for sale at present") as caught:
         await wallet.receive(sat(1_000_000))
-    assert "liquidity" in caught.value.lsp_message
+    assert caught.value.lsp_code == 0
+    assert await lsp.orders() == []
+
+
+async def test_an_lsp_sells_no_more_than_its_coins_carry(box: Sandbox) -> None:
+    lsp = await box.lsp(funds=sat(400_000))
+    await payer_in_parts(box, lsp)
+    wallet = await wallet_of(box, lsp)
+    with pytest.raises(LspRefusedError, match="clients without a token") as caught:
+        await wallet.receive(sat(300_000))
+    assert caught.value.lsp_code == 1
+    assert await lsp.orders() == []
+
+
+async def test_an_lsp_that_nobody_can_pay_sells_nothing(box: Sandbox) -> None:
+    lsp = await box.lsp()
+    wallet = await wallet_of(box, lsp)
+    with pytest.raises(LspRefusedError, match="inbound") as caught:
+        await wallet.receive(sat(50_000))
+    assert caught.value.lsp_code == 203
     assert await lsp.orders() == []
 
 

@@ -2,7 +2,7 @@
 
 from typing import final
 
-__all__ = ["Native", "ledger_check", "version"]
+__all__ = ["Native", "backup", "ledger_check", "restore", "version"]
 
 @final
 class Native:
@@ -26,6 +26,12 @@ class Native:
 
 def version() -> str:
     """The version of the Rust side."""
+
+def backup(data_dir: str, file: str) -> tuple[bool, str]:
+    """Write a node into one file: whether it was done; what is in it or the error, as JSON."""
+
+def restore(file: str, data_dir: str) -> tuple[bool, str]:
+    """Make a node of a backup: whether it was done; what is in it or the error, as JSON."""
 
 def ledger_check(data_dir: str) -> tuple[bool, str]:
     """Check the ledger in a data directory: whether there is a verdict; it or the error."""

@@ -433,6 +433,9 @@ class NodeConfig(_Config):
         store: ``"sqlite"``, or ``"memory"`` for tests: then everything is lost at the end.
         mnemonic: 12 to 24 BIP 39 words; by default made at the first start. Either way they lie in
             the data folder, readable by its owner alone.
+        recover: Bring home what a restored store held, or what these ``mnemonic`` words hold in an
+            empty folder, and do nothing else: no channel is opened, bought, sold or paid over, and
+            the channels there were are closed by their peers. Needed to start a restored store.
         listen: Addresses to listen on, ``host:port``; port 0 takes a free one.
         announce: Addresses to announce to the network.
         alias: A name to announce, at most 32 bytes.
@@ -455,6 +458,7 @@ class NodeConfig(_Config):
     mainnet: bool = False
     store: Literal["sqlite", "memory"] = "sqlite"
     mnemonic: str | None = Field(default=None, repr=False)
+    recover: bool = False
     listen: list[HostPort] = Field(default_factory=list)
     announce: list[HostPort] = Field(default_factory=list)
     alias: str = "ldkjit"

@@ -124,6 +124,49 @@ class StoreLockedError(StoreError):
         return self.details.get("pid")
 
 
+class StoreCopyError(StoreError):
+    """Another copy of this node runs: two of one node lose each other's money."""
+
+    code = "store_copy"
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, if it runs on this machine and is known."""
+        return self.details.get("pid")
+
+    @property
+    def address(self) -> str | None:
+        """Where it answers, if it was found there."""
+        return self.details.get("address")
+
+
+class StoreStaleError(StoreError):
+    """A peer has proven that its channel went on without this store.
+
+    The node has stopped and published nothing; from now on it starts only with
+    ``NodeConfig.recover``.
+    """
+
+    code = "store_stale"
+
+    @property
+    def peer(self) -> str | None:
+        """The peer's node id."""
+        return self.details.get("peer")
+
+
+class RecoveryNeededError(StoreError):
+    """The store was restored or is old: it starts only with ``NodeConfig.recover``."""
+
+    code = "recovery_needed"
+
+
+class RecoveringError(LdkJitError):
+    """This node only recovers what it held; it does no new business."""
+
+    code = "recovering"
+
+
 class StoreCorruptError(StoreError):
     """What is stored cannot be read as what it should be."""
 

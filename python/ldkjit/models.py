@@ -311,6 +311,63 @@ class LedgerCheck(Model):
     """What closed channels did not bring back: fees, rounding, outputs too small to be made."""
 
 
+class LostChannel(Model):
+    """A channel of a node that recovers."""
+
+    channel_id: str
+    peer: str | None
+    """The other side's node id."""
+    connected: bool
+    """Whether the peer is connected: it closes the channel once it is."""
+    funding: str | None
+    """``txid:vout``; None for a channel that only the peer knows."""
+    state: Literal["open", "told", "closing", "closed"]
+    """``open``: the peer was not told yet; ``told``: it was, and its transaction is in no block
+    yet; ``closing``: something is still to come; ``closed``: all that can come has."""
+    ours_sat: int | None
+    """Our side as last known, or what is still to come of it; None for one only the peer knows."""
+
+    @property
+    def need(self) -> str:
+        """What it needs now, as a sentence."""
+        if self.state == "open" and not self.connected:
+            return "Connect with the peer, or ask its operator to close the channel."
+        return {
+            "open": "Wait: the peer is being told.",
+            "told": "Wait for the peer's closing transaction to be in a block.",
+            "closing": "Wait for blocks: what is ours is swept as soon as it can be.",
+            "closed": "Nothing.",
+        }[self.state]
+
+
+class Recovery(Model):
+    """How far a node is that only brings home what it held."""
+
+    origin: Literal["backup", "words", "stale_store"] = Field(validation_alias="from")
+    """What it comes back from."""
+    since: Time = Field(validation_alias="since_ms")
+    """How old what it knows is."""
+    channels: tuple[LostChannel, ...]
+    coming_sat: int
+    """Found on the chain, and not in a block as the wallet's yet, satoshi."""
+    settled: bool
+    """Every channel that is known is closed, and all that was found is among the coins. There may
+    be channels that only their peers know."""
+
+
+class Backup(Model):
+    """What a backup holds."""
+
+    node_id: str
+    network: str
+    taken_at: Time = Field(validation_alias="taken_at_ms")
+    commit: int
+    """The number of the last commit in it."""
+    channels: int
+    bytes: int
+    """The file's size."""
+
+
 class Stage(Model):
     """A point in a payment's way through this node."""
 

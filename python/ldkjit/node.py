@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from .config import NodeConfig
 from .errors import AmountError, ConfigError, NodeStoppedError, PaymentError, TimeoutError_
 from .events import Event, parse_event
 from .models import (
+    Backup,
     Balances,
     Channel,
     DecodedInvoice,
@@ -27,6 +29,7 @@ from .models import (
     Order,
     Payment,
     Peer,
+    Recovery,
     Stage,
     Status,
 )
@@ -150,6 +153,8 @@ class Node:
             ConfigError: The configuration cannot be used.
             ChainError: bitcoind cannot be reached or is on another network.
             StoreLockedError: Another process has the store open.
+            StoreCopyError: Another copy of this node runs.
+            RecoveryNeededError: The store was restored: say ``NodeConfig.recover``.
             StoreError: The store cannot be read.
         """
         async with self._turn:
@@ -526,6 +531,32 @@ class Node:
             StoreError: The store cannot be read.
         """
         return LedgerCheck.model_validate(await self._call("ledger_check"))
+
+    # Backup and recovery
+
+    async def backup(self, path: str | os.PathLike[str]) -> Backup:
+        """Write this node, its words and all, into one new file, as it is in one commit.
+
+        Only the owner can read the file, and whoever can read it can take the coins. What is
+        restored from it brings home what the node held by then; channels do not go on from it.
+        ``ldkjit backup`` does the same from outside.
+
+        Args:
+            path: The file; it must not exist.
+
+        Raises:
+            ConfigError: The file exists, or this store is in memory.
+            StoreError: It cannot be written.
+        """
+        return Backup.model_validate(await self._call("backup", path=os.fspath(path)))
+
+    async def recovery(self) -> Recovery:
+        """How far this node is with bringing home what it held.
+
+        Raises:
+            NotFoundError: It was not started with ``NodeConfig.recover``.
+        """
+        return Recovery.model_validate(await self._call("recovery"))
 
     async def _pages(self, method: str, after: int) -> AsyncGenerator[Any, None]:
         place: int | None = after

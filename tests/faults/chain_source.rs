@@ -14,7 +14,7 @@ use ldkjit_node::fees::{FeeConfig, Fees};
 use ldkjit_node::keys::Seed;
 use ldkjit_node::log::Log;
 use ldkjit_node::store::MemoryStore;
-use ldkjit_node::wallet::Wallet;
+use ldkjit_node::wallet::{Wallet, LOOKAHEAD};
 use lightning_block_sync::init::synchronize_listeners;
 use lightning_block_sync::poll::ChainPoller;
 use lightning_block_sync::SpvClient;
@@ -67,6 +67,7 @@ async fn a_real_bitcoind() {
         &seed,
         Network::Regtest,
         &[],
+        LOOKAHEAD,
         journal.clone(),
         &mut boot,
         log.clone(),
@@ -100,7 +101,7 @@ async fn a_real_bitcoind() {
 
     // A funding transaction is taken: signatures, fee and all.
     let seen = wallet.clone();
-    let closings = Closings::load(Arc::new(journal), &boot.live).unwrap();
+    let closings = Closings::load(Arc::new(journal), &boot.live, false).unwrap();
     let caster = Arc::new(Broadcaster::new(
         Arc::new(move |tx| seen.broadcasted(tx)),
         Arc::new(closings),

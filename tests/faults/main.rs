@@ -18,6 +18,7 @@ mod failure_codes;
 mod floods;
 mod forced_closes;
 mod free_rider;
+mod recovery;
 mod reorganisations;
 mod restarts;
 mod stock_flows;

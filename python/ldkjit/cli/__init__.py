@@ -65,6 +65,111 @@ def demo(
     raise typer.Exit(0 if report.ok else 1)
 
 
+def _fail(error: LdkJitError) -> typer.Exit:
+    Console(stderr=True).print(f"{type(error).__name__}: {error}", markup=False)
+    return typer.Exit(2)
+
+
+_AS_JSON = typer.Option("--json", help="Print one JSON object and nothing else.")
+
+
+@app.command()
+def backup(
+    data_dir: Annotated[
+        Path, typer.Argument(help="The node's data directory; the node may run meanwhile.")
+    ],
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")],
+    as_json: Annotated[bool, _AS_JSON] = False,
+) -> None:
+    """Write a node, its words and all, into one file, as it is in one commit.
+
+    Whoever can read the file can take the coins. Exits with 0, or with 2 if it cannot be written.
+    """
+    from .recovery import backup, show_backup
+
+    try:
+        what = backup(data_dir, file)
+    except LdkJitError as error:
+        raise _fail(error) from error
+    if as_json:
+        print(what.model_dump_json(indent=2))
+    else:
+        show_backup(what, Console())
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `ldkjit backup` wrote.")],
+    data_dir: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    as_json: Annotated[bool, _AS_JSON] = False,
+) -> None:
+    """Make a node of a backup. It only recovers: its channels have gone on since.
+
+    Exits with 0, or with 2 if the folder is in use, the node runs here or the file is no backup.
+    """
+    from .recovery import restore, show_backup
+
+    try:
+        what = restore(file, data_dir)
+    except LdkJitError as error:
+        raise _fail(error) from error
+    if as_json:
+        print(what.model_dump_json(indent=2))
+        return
+    console = Console()
+    show_backup(what, console)
+    console.print("Now bring home what it held: ldkjit recover", highlight=False)
+
+
+@app.command()
+def recover(
+    config: Annotated[
+        Path | None, typer.Argument(help="A TOML file; LDKJIT_ variables are read either way.")
+    ] = None,
+    words: Annotated[
+        Path | None,
+        typer.Option(help="A file with the words, or - for the standard input: an empty folder."),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds; by default until all is home, or Ctrl-C.")
+    ] = None,
+    as_json: Annotated[bool, _AS_JSON] = False,
+) -> None:
+    """Bring home what a restored node held, or what its words alone can find.
+
+    Peers are told to close the channels, and what they pay is swept. From words alone nobody knows
+    when it is all: end it with Ctrl-C or --timeout, and run it again at any time.
+
+    Exits with 0 if all is home, 1 if the time is over before, 2 if it cannot be done.
+    """
+    from ..config import NodeConfig
+    from .recovery import as_json as told
+    from .recovery import recover, show_recovery
+
+    console = Console(stderr=as_json)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
+    try:
+        more: dict[str, object] = {"recover": True}
+        if words is not None:
+            more["mnemonic"] = (
+                sys.stdin.read() if str(words) == "-" else words.read_text(encoding="utf-8")
+            ).strip()
+        settings = NodeConfig.load(config).model_copy(update=more)
+        now, spendable = asyncio.run(
+            recover(settings, timeout, lambda now: show_recovery(now, console))
+        )
+    except OSError as error:
+        console.print(f"{words}: {error}", markup=False)
+        raise typer.Exit(2) from error
+    except LdkJitError as error:
+        raise _fail(error) from error
+    if as_json:
+        print(told(now, spendable))
+    else:
+        console.print(f"{spendable:,} sat can be sent", highlight=False)
+    raise typer.Exit(0 if now.settled else 1)
+
+
 ledger_app = typer.Typer(help="The books of a node.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger")
 

@@ -301,6 +301,12 @@ pub enum LedgerEntry {
         /// Its fee, sat, taken from the channel.
         fee_sat: u64,
     },
+    /// The node came back from what it knew at this time. Channels that were open then may have gone on without it: how
+    /// they end tells nothing of the rows before.
+    Recovered {
+        /// The time, ms since 1970.
+        since_ms: u64,
+    },
     /// Requests were refused since the last such row.
     Refused {
         /// How many, by reason.

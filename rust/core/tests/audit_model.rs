@@ -836,3 +836,62 @@ fn contradictions_inside_are_named() {
     }
     assert_eq!(found(&[sold, part]), None);
 }
+
+/// A channel that closed with 40,000 sat of ours by the rows and brought back `sat`, with a row saying that the node came
+/// back from a backup, or not, before its close.
+fn closed_after(recovered: bool, sat: u64) -> Verdict {
+    let channel = ChannelId([1; 32]);
+    let funding = Outpoint {
+        txid: "f".into(),
+        vout: 0,
+    };
+    let mut rows = vec![LedgerEntry::ChannelFunded {
+        channel,
+        peer: common::node(2),
+        open: OpenId(1),
+        funding,
+        value_sat: 100_000,
+        balance: Some(Msat(40_000_000)),
+        by_us: false,
+    }];
+    if recovered {
+        rows.push(LedgerEntry::Recovered { since_ms: 1 });
+    }
+    rows.push(LedgerEntry::ChannelEnded {
+        channel,
+        balance: Some(Msat(40_000_000)),
+        reason: String::new(),
+    });
+    rows.push(LedgerEntry::ChannelSpent {
+        channel,
+        txid: "c".into(),
+        fee_sat: 500,
+    });
+    rows.push(LedgerEntry::Chain {
+        txid: "s".into(),
+        delta_sat: i64::try_from(sat).unwrap(),
+        paid_sat: 0,
+        fee_sat: Some(0),
+        purpose: Purpose::Claim,
+        open: None,
+        parts: vec![ChainPart { channel, sat }],
+    });
+    let delta = i64::try_from(sat).unwrap();
+    let truth = Truth {
+        transactions: BTreeMap::from([("s".into(), delta)]),
+        wallet_sat: sat,
+        ..Truth::default()
+    };
+    check(&written(&rows), &truth)
+}
+
+#[test]
+fn a_channel_that_went_on_without_its_node_is_not_held_against_its_rows() {
+    assert!(closed_after(false, 40_000).ok);
+    for sat in [10_000, 70_000] {
+        assert!(!closed_after(false, sat).ok, "{sat}");
+        assert!(closed_after(true, sat).ok, "{sat}");
+    }
+    // More than there was is wrong even so.
+    assert!(!closed_after(true, 100_001).ok);
+}

@@ -146,6 +146,11 @@ struct Decode {
 }
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Backup {
+    path: std::path::PathBuf,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Consumer {
     consumer: String,
 }
@@ -170,6 +175,9 @@ fn hundred() -> usize {
 pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value, NodeError> {
     if let Some(error) = node.parts.journal.stopped() {
         return Err(error.into());
+    }
+    if let Some(recovery) = &node.recovery {
+        recovery.allows(method)?;
     }
     match method {
         "status" => read(params).map(|Nothing {}| node.status()),
@@ -371,6 +379,11 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
             let Nothing {} = read(params)?;
             show(node.ledger_check().await?)
         }
+        "backup" => {
+            let p: Backup = read(params)?;
+            show(node.backup(p.path).await?)
+        }
+        "recovery" => read(params).and_then(|Nothing {}| node.recovery_status()),
         "timeline" => {
             let p: ByHash = read(params)?;
             show(node.timeline.of(&hash(&p.payment_hash)?))

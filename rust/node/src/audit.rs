@@ -27,7 +27,7 @@ use crate::ldk::{self, Graph, Parts};
 use crate::log::Log;
 use crate::store::{Loaded, SqliteStore, Store};
 use crate::sync::lock;
-use crate::wallet::Wallet;
+use crate::wallet::{Wallet, LOOKAHEAD};
 
 /// The store's file in a data directory.
 pub const STORE_FILE: &str = "node.sqlite";
@@ -100,12 +100,13 @@ async fn collect(
         seed,
         network,
         &[],
+        LOOKAHEAD,
         (*journal).clone(),
         &mut boot,
         log.clone(),
     )?;
     let wallet = Arc::new(wallet);
-    let closings = Arc::new(Closings::load(journal.clone(), &boot.live)?);
+    let closings = Arc::new(Closings::load(journal.clone(), &boot.live, false)?);
     let parts = Parts {
         keys: Arc::new(Keys::new(seed, wallet.clone())?),
         fees: Arc::new(Fees::new(FeeConfig::default())),

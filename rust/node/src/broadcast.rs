@@ -345,7 +345,7 @@ mod tests {
     fn closings() -> Arc<Closings> {
         let store = Box::new(crate::store::MemoryStore::new());
         let (_, journal, boot) = crate::commit::Committer::start(store, Log::silent()).unwrap();
-        Arc::new(Closings::load(Arc::new(journal), &boot.live).unwrap())
+        Arc::new(Closings::load(Arc::new(journal), &boot.live, false).unwrap())
     }
 
     fn start(

@@ -31,6 +31,8 @@ struct Closing {
 pub struct Closings {
     journal: Arc<Journal>,
     known: Mutex<BTreeMap<OutPoint, Closing>>,
+    /// No commitment transaction goes out at all: those of this node may be revoked.
+    recovering: bool,
 }
 
 impl Closings {
@@ -41,6 +43,7 @@ impl Closings {
     pub fn load(
         journal: Arc<Journal>,
         live: &[(String, String, Vec<u8>)],
+        recovering: bool,
     ) -> Result<Self, NodeError> {
         let mut known = BTreeMap::new();
         for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == KIND) {
@@ -55,6 +58,7 @@ impl Closings {
         Ok(Self {
             journal,
             known: Mutex::new(known),
+            recovering,
         })
     }
 
@@ -67,6 +71,9 @@ impl Closings {
             };
             let agreed = tx.lock_time.to_consensus_u32() >> 24 != COMMITMENT;
             let mut known = lock(&self.known);
+            if self.recovering && !agreed {
+                return false;
+            }
             match known.contains_key(&funding) {
                 true if !agreed => return false,
                 false if agreed => {
@@ -168,7 +175,7 @@ mod tests {
         let store = MemoryStore::new();
         let (committer, journal, boot) =
             Committer::start(Box::new(store.clone()), Log::silent()).unwrap();
-        let closings = Closings::load(Arc::new(journal), &boot.live).unwrap();
+        let closings = Closings::load(Arc::new(journal), &boot.live, false).unwrap();
         let (agreed, forced) = (spend(1, 0, 2), spend(1, COMMITMENT << 24 | 7, 2));
         let other = spend(2, COMMITMENT << 24, 2);
         assert!(closings.allow(&[&forced]), "not closed yet");
@@ -185,13 +192,28 @@ mod tests {
         finish(committer);
 
         let (_committer, journal, boot) = Committer::start(Box::new(store), Log::silent()).unwrap();
-        let closings = Closings::load(Arc::new(journal), &boot.live).unwrap();
+        let closings = Closings::load(Arc::new(journal), &boot.live, false).unwrap();
         assert_eq!(closings.all(), [agreed]);
         closings.on_block(100 + KEEP_BLOCKS);
         assert!(!closings.allow(&[&forced]));
         closings.on_block(101 + KEEP_BLOCKS);
         assert!(closings.allow(&[&forced]));
         assert!(closings.all().is_empty());
+    }
+
+    #[test]
+    fn a_node_that_recovers_publishes_no_commitment_transaction() {
+        let (_committer, journal, boot) =
+            Committer::start(Box::new(MemoryStore::new()), Log::silent()).unwrap();
+        let closings = Closings::load(Arc::new(journal), &boot.live, true).unwrap();
+        let forced = spend(1, COMMITMENT << 24 | 7, 2);
+        assert!(!closings.allow(&[&forced]));
+        assert!(!closings.allow(&[&spend(3, 0, 1), &forced]));
+        assert!(
+            closings.allow(&[&spend(1, 0, 2)]),
+            "both agreed to this one"
+        );
+        assert!(closings.allow(&[&spend(4, 0, 1)]), "of no channel");
     }
 
     fn finish(committer: Committer) {

@@ -1,5 +1,6 @@
 //! The one thread that owns the store: takes the queue and the manager together, commits, then wakes.
 
+use crate::books::Put;
 use crate::crash;
 use crate::error::StoreError;
 use crate::journal::{ldk_kind, Ask, Counters, Ending, Journal, Shared, State, LDK, LEDGER};
@@ -26,7 +27,18 @@ pub trait Snapshot: Send + Sync {
     /// Whether it changed since the last call; LDK's `get_and_clear_needs_persistence`.
     fn take_needs(&self) -> bool;
     /// Appends its encoding.
-    fn write(&self, buf: &mut Vec<u8>);
+    ///
+    /// # Errors
+    /// If it cannot be used any more.
+    fn write(&self, buf: &mut Vec<u8>) -> Result<(), Broken>;
+}
+
+/// A manager that cannot be used any more.
+pub struct Broken {
+    /// Why the node stops.
+    pub why: StoreError,
+    /// The only thing that is still written.
+    pub mark: Option<Put>,
 }
 
 /// What the store held at the start, without LDK's own keys: LDK reads those through the [`Journal`].
@@ -303,7 +315,14 @@ impl Worker {
             let start = Instant::now();
             let mut value = std::mem::take(&mut self.buffer);
             value.clear();
-            manager.write(&mut value);
+            if let Err(broken) = manager.write(&mut value) {
+                // What was queued with it is not to be trusted either.
+                if let Some((kind, key, value)) = broken.mark {
+                    let seq = self.seq.saturating_add(1);
+                    self.store.commit(seq, &[Op::Put { kind, key, value }])?;
+                }
+                return Err(broken.why);
+            }
             add(&stats.encode_ns, start.elapsed().as_nanos());
             add(&stats.manager_writes, 1u32);
             add(
@@ -492,8 +511,9 @@ mod tests {
         fn take_needs(&self) -> bool {
             self.needs.swap(false, Ordering::SeqCst)
         }
-        fn write(&self, buf: &mut Vec<u8>) {
+        fn write(&self, buf: &mut Vec<u8>) -> Result<(), Broken> {
             buf.extend(self.state.load(Ordering::SeqCst).to_be_bytes());
+            Ok(())
         }
     }
     fn manager_in(store: &MemoryStore) -> Option<u64> {

@@ -200,6 +200,9 @@ pub struct Config {
     /// BIP 39 words to start from; only for a new data folder, or equal to its seed.
     #[serde(default)]
     pub mnemonic: Option<String>,
+    /// Bring home what a restored store or the words held, and do nothing else.
+    #[serde(default)]
+    pub recover: bool,
     /// Addresses to listen on, `host:port`; port 0 = any free one.
     #[serde(default)]
     pub listen: Vec<String>,

@@ -8,6 +8,7 @@ use bitcoin::block::Header;
 use bitcoin::{Block, BlockHash, Network};
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
+use lightning::events::bump_transaction::BumpTransactionEvent;
 use lightning::events::{Event, ReplayEvent};
 use lightning_block_sync::init::synchronize_listeners;
 use lightning_block_sync::poll::{ChainPoller, ChainTip, ValidatedBlockHeader};
@@ -31,6 +32,7 @@ use crate::log::now_ms;
 use crate::lsp::Service;
 use crate::lsps::{Inbox, Incoming};
 use crate::node::{Node, Tip};
+use crate::recovery::Recovery;
 use crate::wallet::Wallet;
 
 const PEER_TICK: Duration = Duration::from_secs(10);
@@ -93,6 +95,7 @@ struct Listeners {
     cm: Arc<ChannelManager>,
     monitors: Arc<ChainMonitor>,
     sweeper: Arc<Sweeper>,
+    recovery: Option<Arc<Recovery>>,
 }
 
 impl Listen for Listeners {
@@ -103,6 +106,9 @@ impl Listen for Listeners {
             .filtered_block_connected(header, txdata, height);
         self.sweeper
             .filtered_block_connected(header, txdata, height);
+        if let Some(recovery) = &self.recovery {
+            recovery.filtered_block_connected(header, txdata, height);
+        }
     }
 
     fn block_connected(&self, block: &Block, height: u32) {
@@ -110,6 +116,9 @@ impl Listen for Listeners {
         self.cm.block_connected(block, height);
         self.monitors.block_connected(block, height);
         self.sweeper.block_connected(block, height);
+        if let Some(recovery) = &self.recovery {
+            recovery.block_connected(block, height);
+        }
     }
 
     fn blocks_disconnected(&self, fork_point: BestBlock) {
@@ -117,6 +126,9 @@ impl Listen for Listeners {
         self.cm.blocks_disconnected(fork_point);
         self.monitors.blocks_disconnected(fork_point);
         self.sweeper.blocks_disconnected(fork_point);
+        if let Some(recovery) = &self.recovery {
+            recovery.blocks_disconnected(fork_point);
+        }
     }
 }
 
@@ -191,6 +203,7 @@ async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
         cm: node.cm.clone(),
         monitors: node.monitors.clone(),
         sweeper: node.sweeper.clone(),
+        recovery: node.recovery.clone(),
     });
     let mut cache = UnboundedCache::new();
     let poller = ChainPoller::new(node.chain.clone(), node.config.network);
@@ -271,32 +284,41 @@ async fn on_block(node: &Arc<Node>) {
 async fn watch_monitors(node: Arc<Node>) {
     let bumper = ldk::bumper(&node.parts);
     loop {
+        let height = node.height();
         node.monitors
             .process_pending_events_async(|event: Event| {
                 let (node, bumper) = (&node, &bumper);
                 async move {
                     let [before, after] = crash::around_event(&event);
                     crash::point(before);
-                    let handled = match event {
-                        Event::SpendableOutputs {
-                            outputs,
-                            channel_id,
-                        } => node
-                            .sweeper
-                            .track_spendable_outputs(outputs, channel_id, true, None)
-                            .await
-                            .map_err(|()| ReplayEvent()),
-                        Event::BumpTransaction(bump) => {
-                            bumper.handle_event(&bump).await;
-                            Ok(())
-                        }
-                        _ => Ok(()),
-                    };
+                    let handled =
+                        match event {
+                            Event::SpendableOutputs {
+                                outputs,
+                                channel_id,
+                            } => {
+                                let outputs = node.not_found_before(outputs);
+                                node.sweeper
+                                    .track_spendable_outputs(outputs, channel_id, true, None)
+                                    .await
+                                    .map_err(|()| ReplayEvent())
+                            }
+                            // Its commitment transaction would not go out: no coins are set aside for it.
+                            Event::BumpTransaction(BumpTransactionEvent::ChannelClose {
+                                ..
+                            }) if node.recovery.is_some() => Ok(()),
+                            Event::BumpTransaction(bump) => {
+                                bumper.handle_event(&bump).await;
+                                Ok(())
+                            }
+                            _ => Ok(()),
+                        };
                     crash::point(after);
                     handled
                 }
             })
             .await;
+        node.sweep_found(height).await;
         let _ = node
             .sweeper
             .regenerate_and_broadcast_spend_if_necessary()

@@ -174,6 +174,21 @@ pub enum StoreError {
         /// The holder, if it could be read from the lock file.
         pid: Option<u32>,
     },
+    /// Another copy of this node runs, on a store of its own.
+    Copy {
+        /// Its process, if known.
+        pid: Option<u32>,
+    },
+    /// Another copy of this node runs elsewhere.
+    CopyAt {
+        /// Where it answers.
+        address: String,
+    },
+    /// A peer has proven that its channel has gone on since this store was written.
+    Stale {
+        /// The peer.
+        peer: String,
+    },
     /// What is stored cannot be read as what it should be.
     Corrupt(String),
     /// Written by a later release.
@@ -208,6 +223,18 @@ impl fmt::Display for StoreError {
         match self {
             Self::Locked { pid: Some(pid) } => write!(f, "the store is in use by process {pid}"),
             Self::Locked { pid: None } => write!(f, "the store is in use by another process"),
+            Self::Copy { pid: Some(pid) } => {
+                write!(f, "another copy of this node runs as process {pid}")
+            }
+            Self::Copy { pid: None } => write!(f, "another copy of this node runs"),
+            Self::CopyAt { address } => write!(
+                f,
+                "this node runs already: it answers at {address}. Two of one node lose each other's money"
+            ),
+            Self::Stale { peer } => write!(
+                f,
+                "this store is older than its channels: {peer} has proven it. Nothing was published; start with recover"
+            ),
             Self::Corrupt(why) => write!(f, "the store is corrupt: {why}"),
             Self::Version { found, known } => {
                 write!(
@@ -234,6 +261,15 @@ impl From<StoreError> for NodeError {
             StoreError::Locked { pid } => Self::new("store_locked", message)
                 .with(json!({ "pid": pid }))
                 .retryable(),
+            StoreError::Copy { pid } => Self::new("store_copy", message)
+                .with(json!({ "pid": pid }))
+                .retryable(),
+            StoreError::CopyAt { address } => Self::new("store_copy", message)
+                .with(json!({ "address": address }))
+                .retryable(),
+            StoreError::Stale { peer } => {
+                Self::new("store_stale", message).with(json!({ "peer": peer }))
+            }
             StoreError::Corrupt(_) => Self::new("store_corrupt", message),
             StoreError::Version { found, known } => {
                 Self::new("store_version", message).with(json!({ "found": found, "known": known }))

@@ -1,6 +1,7 @@
 //! One mnemonic, and every key that comes from it.
 
 use crate::error::NodeError;
+use crate::files::{draft_of, parent, publish};
 use crate::log::Log;
 use bip39::Mnemonic;
 use bitcoin::bip32::{ChildNumber, Xpriv, Xpub};
@@ -17,7 +18,7 @@ use lightning::sign::{
     ReceiveAuthKey, Recipient, SignerProvider, SpendableOutputDescriptor,
 };
 use lightning_invoice::RawBolt11Invoice;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -81,10 +82,14 @@ impl Seed {
             Some(given) => given,
             None => Self::generate()?,
         };
-        create(&path, format!("{}\n", seed.mnemonic).as_bytes()).map_err(|error| {
-            NodeError::config(format!("the seed file cannot be written: {error}"))
-        })?;
+        seed.create(&path)?;
         Ok(seed)
+    }
+
+    /// Writes the words into a new file.
+    pub(crate) fn create(&self, path: &Path) -> Result<(), NodeError> {
+        create(path, format!("{}\n", self.mnemonic).as_bytes())
+            .map_err(|error| NodeError::config(format!("the seed file cannot be written: {error}")))
     }
 
     /// The words of `data_dir`, and nothing there is changed.
@@ -132,6 +137,13 @@ impl Seed {
             .derive_priv(&Secp256k1::new(), &path);
         key.map(|key| key.private_key.secret_bytes())
             .map_err(|error| NodeError::internal(format!("the seed gives no key: {error}")))
+    }
+
+    /// The public key of the node that these words make.
+    pub fn node_id(&self) -> Result<PublicKey, NodeError> {
+        let keys = KeysManager::new(&self.ldk_seed()?, 0, 0, true);
+        let secret = keys.get_node_secret_key();
+        Ok(PublicKey::from_secret_key(&Secp256k1::new(), &secret))
     }
 
     /// The on-chain wallet's account, m/84'/coin'/0': BIP 84. Not BIP 86: a shutdown script of version 0 is
@@ -188,28 +200,21 @@ fn without_words(error: &bip39::Error) -> String {
 
 /// Creates a file that only its owner can read, whole or not at all, and never over another.
 fn create(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let draft = path.with_extension(format!("new-{}", std::process::id()));
-    let written = (|| {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&draft)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        // Unlike a rename, a link fails if the name is taken.
-        fs::hard_link(&draft, path)
-    })();
-    let removed = fs::remove_file(&draft);
-    written?;
-    removed?;
-    // On some systems a folder cannot be opened for this; the file itself is safe by then.
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
+    fs::create_dir_all(parent(path))?;
+    let draft = draft_of(path);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&draft)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    match written {
+        Ok(()) => publish(&draft, path),
+        Err(error) => {
+            let _ = fs::remove_file(&draft);
+            Err(error)
+        }
     }
-    Ok(())
 }
 
 #[cfg(unix)]

@@ -1,15 +1,20 @@
 //! The only file that names LDK's generics: types, settings, and how its objects are read from the store.
 
 use std::future::Future;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{BlockHash, Network};
 use lightning::chain::chainmonitor::{self, AsyncPersister};
 use lightning::chain::channelmonitor::ChannelMonitor;
 use lightning::chain::{BestBlock, Filter};
 use lightning::events::bump_transaction;
 use lightning::ln::channelmanager::{self, ChainParameters, ChannelManagerReadArgs};
-use lightning::ln::peer_handler::{self, IgnoringMessageHandler, MessageHandler};
+use lightning::ln::peer_handler::{
+    self, ErroringMessageHandler, IgnoringMessageHandler, MessageHandler,
+};
 use lightning::onion_message::messenger::NullMessageRouter;
 use lightning::routing::gossip::{self, P2PGossipSync};
 use lightning::routing::router::DefaultRouter;
@@ -17,7 +22,7 @@ use lightning::routing::scoring::{
     ProbabilisticScorer, ProbabilisticScoringDecayParameters, ProbabilisticScoringFeeParameters,
 };
 use lightning::routing::utxo::UtxoLookup;
-use lightning::sign::{EntropySource, InMemorySigner, NodeSigner};
+use lightning::sign::{EntropySource, InMemorySigner, KeysManager, NodeSigner};
 use lightning::util::config::{ChannelConfig, UserConfig};
 use lightning::util::native_async::FutureSpawner;
 use lightning::util::persist::{
@@ -32,17 +37,19 @@ use lightning::util::persist::{
 use lightning::util::ser::{ReadableArgs, Writeable};
 use lightning::util::sweep;
 use lightning_net_tokio::SocketDescriptor;
+use tokio::net::TcpStream;
 
 use crate::broadcast::Broadcaster;
-use crate::commit::Snapshot;
+use crate::commit::{Broken, Snapshot};
 use crate::config::Config;
-use crate::error::NodeError;
+use crate::error::{NodeError, StoreError};
 use crate::fees::Fees;
-use crate::inbound::Inbound;
+use crate::inbound::{Fallen, Inbound};
 use crate::journal::Journal;
 use crate::keys::Keys;
 use crate::log::{now_ms, Log};
 use crate::lsps::Transport;
+use crate::recovery::{Marker, Origin};
 use crate::wallet::Wallet;
 
 /// Monitor updates kept as single rows before the whole monitor is written again.
@@ -168,16 +175,36 @@ pub struct Parts {
 }
 
 /// The manager as the committer sees it.
-pub struct ManagerSnapshot(pub Arc<ChannelManager>);
+pub struct ManagerSnapshot {
+    /// The manager.
+    pub manager: Arc<ChannelManager>,
+    /// Whether it may be used.
+    pub fallen: Arc<Fallen>,
+}
 
 impl Snapshot for ManagerSnapshot {
     fn take_needs(&self) -> bool {
-        self.0.get_and_clear_needs_persistence()
+        self.fallen.by().is_some() || self.manager.get_and_clear_needs_persistence()
     }
 
-    fn write(&self, buf: &mut Vec<u8>) {
-        // Writing to memory has no error.
-        let _ = Writeable::write(&*self.0, buf);
+    fn write(&self, buf: &mut Vec<u8>) -> Result<(), Broken> {
+        // Writing to memory has no error. Locks that were held in a panic make it panic too.
+        let write = AssertUnwindSafe(|| drop(Writeable::write(&*self.manager, buf)));
+        if catch_unwind(write).is_ok() {
+            return Ok(());
+        }
+        Err(match self.fallen.reason() {
+            Some(peer) => Broken {
+                why: StoreError::Stale {
+                    peer: peer.to_string(),
+                },
+                mark: Some(Marker::new(Origin::StaleStore, now_ms()).put()),
+            },
+            None => Broken {
+                why: StoreError::Failed("the channel manager panicked".into()),
+                mark: None,
+            },
+        })
     }
 }
 
@@ -480,12 +507,12 @@ pub fn bumper(parts: &Parts) -> Bumper {
 #[must_use]
 pub fn peer_manager(
     parts: &Parts,
-    manager: &Arc<ChannelManager>,
+    channels: Inbound,
     gossip: &Arc<Gossip>,
     transport: &Arc<Transport>,
 ) -> Arc<PeerManager> {
     let handlers = MessageHandler {
-        chan_handler: Arc::new(Inbound(manager.clone())),
+        chan_handler: Arc::new(channels),
         route_handler: gossip.clone(),
         onion_message_handler: Arc::new(IgnoringMessageHandler {}),
         custom_message_handler: transport.clone(),
@@ -498,6 +525,48 @@ pub fn peer_manager(
         parts.log.clone(),
         parts.keys.clone(),
     ))
+}
+
+/// Whether the node with this id answers at an address: only it can finish the handshake.
+pub async fn answers(node_id: PublicKey, address: &str, within: Duration, log: Arc<Log>) -> bool {
+    let mut secret = [0; 32];
+    if getrandom::fill(&mut secret).is_err() {
+        return false;
+    }
+    // A stranger's keys, for this one question.
+    let keys = KeysManager::new(&secret, 0, 0, true);
+    let random = keys.get_secure_random_bytes();
+    let handlers = MessageHandler {
+        chan_handler: Arc::new(ErroringMessageHandler::new()),
+        route_handler: Arc::new(IgnoringMessageHandler {}),
+        onion_message_handler: Arc::new(IgnoringMessageHandler {}),
+        custom_message_handler: Arc::new(IgnoringMessageHandler {}),
+        send_only_message_handler: Arc::new(IgnoringMessageHandler {}),
+    };
+    let asker = Arc::new(peer_handler::PeerManager::new(
+        handlers,
+        now_seconds(),
+        &random,
+        log,
+        Arc::new(keys),
+    ));
+    let ask = async {
+        let stream = TcpStream::connect(address).await.ok()?.into_std().ok()?;
+        let connection = lightning_net_tokio::setup_outbound(asker.clone(), node_id, stream);
+        let mut connection = std::pin::pin!(connection);
+        loop {
+            if asker.peer_by_node_id(&node_id).is_some() {
+                return Some(());
+            }
+            tokio::select! {
+                () = &mut connection => return None,
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            }
+        }
+    };
+    let answered = matches!(tokio::time::timeout(within, ask).await, Ok(Some(())));
+    asker.disconnect_all_peers();
+    answered
 }
 
 fn now_seconds() -> u32 {

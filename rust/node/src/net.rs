@@ -19,6 +19,8 @@ use crate::node::Node;
 use crate::sync::lock;
 
 const KIND: &str = "peer";
+pub(crate) const META: &str = "meta";
+pub(crate) const ADDRESSES: &str = "addresses";
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection in the other direction may take to finish its handshake.
 const CROSSED: Duration = Duration::from_millis(500);
@@ -101,6 +103,13 @@ impl Net {
         self.door.sweep(self.now_ms());
     }
 
+    /// Stay connected to this peer, at this address if no other is known.
+    pub fn keep_new(&self, peer: PublicKey, address: String) {
+        if !lock(&self.kept).contains_key(&peer) {
+            self.keep(peer, address);
+        }
+    }
+
     /// Stay connected to this peer.
     pub fn keep(&self, peer: PublicKey, address: String) {
         lock(&self.kept).insert(
@@ -133,6 +142,7 @@ impl Node {
             if let Ok(bound) = listener.local_addr() {
                 lock(&self.net.listening).push(bound.to_string());
             }
+            self.note_addresses();
             let node = Arc::clone(self);
             self.spawn(async move {
                 loop {
@@ -148,6 +158,14 @@ impl Node {
             });
         }
         Ok(())
+    }
+
+    /// Where this node answers, for a copy of its store to ask there whether it runs.
+    fn note_addresses(&self) {
+        let mut addresses = lock(&self.net.listening).clone();
+        addresses.extend(self.config.announce.iter().cloned());
+        let value = serde_json::to_vec(&addresses).unwrap_or_default();
+        self.parts.journal.put(META, ADDRESSES, value);
     }
 
     fn take_in(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {

@@ -11,6 +11,7 @@ use ldkjit_core::audit::Verdict;
 use ldkjit_core::ids::{ChannelId, PaymentHash};
 use ldkjit_core::ledger::LedgerEntry;
 use lightning::chain::chaininterface::{ConfirmationTarget, FeeEstimator};
+use lightning::chain::BestBlock;
 use lightning::events::PathFailure;
 use lightning::sign::EntropySource;
 use lightning::util::config::UserConfig;
@@ -21,16 +22,19 @@ use tokio::task::JoinSet;
 
 use crate::alarms::Alarms;
 use crate::audit::{self, STORE_FILE};
+use crate::backup::{self, Summary};
 use crate::broadcast::Broadcaster;
 use crate::chain::bitcoind::Bitcoind;
 use crate::client::Client;
 use crate::closings::Closings;
 use crate::commit::{Boot, Committer};
 use crate::config::{ChainConfig, Config, StoreKind};
+use crate::convert;
 use crate::driver;
 use crate::error::{NodeError, StoreError};
 use crate::events::Events;
 use crate::fees::{FeeConfig, Fees};
+use crate::inbound::{Fallen, Inbound};
 use crate::journal::{Journal, LEDGER};
 use crate::keys::{Keys, Seed};
 use crate::ldk::{
@@ -42,11 +46,13 @@ use crate::lsps::Transport;
 use crate::net::Net;
 use crate::overdue::Overdue;
 use crate::payments::Payments;
+use crate::recovery::{self, Marker, Recovery};
 use crate::reserve::Reserve;
+use crate::store::lock::{lock_node, Only};
 use crate::store::{MemoryStore, Store};
 use crate::sync::lock;
 use crate::timeline::Timeline;
-use crate::wallet::Wallet;
+use crate::wallet::{self, Wallet};
 
 /// HTLCs in flight that a forced close is reckoned to pay for, a channel.
 const RESERVE_HTLCS: u16 = 2;
@@ -115,6 +121,8 @@ pub struct Node {
     pub net: Net,
     /// What an operator must look at.
     pub alarms: Alarms,
+    /// Set if this node only brings home what it held.
+    pub recovery: Option<Arc<Recovery>>,
     /// Where the time of payments goes.
     pub timeline: Arc<Timeline>,
     /// The best block.
@@ -134,6 +142,7 @@ pub struct Node {
     /// The store, if it is in memory: whoever else wants to read it has no file to open.
     memory: Option<MemoryStore>,
     tasks: Mutex<Option<JoinSet<()>>>,
+    stopping: tokio::sync::Mutex<()>,
     runtime: tokio::runtime::Handle,
     started_at_ms: u64,
 }
@@ -142,13 +151,25 @@ impl Node {
     /// Starts a node on the current tokio runtime; it is in step with the chain and listens when this returns.
     ///
     /// # Errors
-    /// `config`, `chain`, `store_locked`, `store_corrupt`, `store_version`, `store_network`.
-    pub async fn start(config: Config, log: Arc<Log>) -> Result<Arc<Self>, NodeError> {
+    /// `config`, `chain`, `store_locked`, `store_copy`, `store_corrupt`, `store_version`, `store_network`,
+    /// `recovery_needed`.
+    pub async fn start(mut config: Config, log: Arc<Log>) -> Result<Arc<Self>, NodeError> {
         let runtime = tokio::runtime::Handle::current();
-        let user_config = ldk::user_config(&config);
         let (store, memory, seed) = open_store(&config, &log)?;
         let (committer, journal, boot) = Committer::start(store, log.clone())?;
         let committer = Arc::new(committer);
+        let marker = match recovery::decide(&config, &boot, now_ms()) {
+            Ok(marker) => marker,
+            Err(error) => {
+                let _ = committer.shutdown().await;
+                return Err(error);
+            }
+        };
+        if marker.is_some() {
+            // It sells nothing, and keeps no promise but to pay itself.
+            config.lsp = None;
+        }
+        let user_config = ldk::user_config(&config);
         let started = Self::assemble(
             config,
             user_config,
@@ -159,6 +180,7 @@ impl Node {
             boot,
             &seed,
             memory,
+            marker,
         );
         // Boxed: the future of an assembly is large.
         match Box::pin(started).await {
@@ -182,8 +204,14 @@ impl Node {
         mut boot: Boot,
         seed: &Seed,
         memory: Option<MemoryStore>,
+        marker: Option<Marker>,
     ) -> Result<Arc<Self>, NodeError> {
         let journal = Arc::new(journal);
+        if let Some(marker) = &marker {
+            // Before anything else is written: whatever comes of this start, the next one recovers too.
+            let (kind, key, value) = marker.put();
+            journal.put(kind, key, value);
+        }
         let ChainConfig::Bitcoind(access) = &config.chain;
         let chain = Arc::new(Bitcoind::new(access, config.network)?);
         chain.check().await?;
@@ -201,17 +229,42 @@ impl Node {
         if let Err(e) = fees.refresh(&*chain).await {
             log.warn("fees", format_args!("{e}"));
         }
+        if marker.is_some() {
+            let own = seed.node_id()?;
+            if let Some(address) = recovery::answers_elsewhere(own, &boot.live, &log).await {
+                return Err(StoreError::CopyAt { address }.into());
+            }
+        }
         let best = chain.best_block().await?;
-        // Words that were given may have coins from before: those are looked for from the first block on.
-        let birthday = if config.mnemonic.is_none() && Wallet::is_new(&boot) {
-            chain.last_blocks(best, BIRTH_BLOCKS).await?
+        let born = if !Wallet::is_new(&boot) {
+            None
+        } else if marker.is_some() {
+            log.info(
+                "recovery",
+                format_args!("looking for coins; this may take minutes"),
+            );
+            let first = recovery::first_coin(&chain, &seed.account(config.network)?).await?;
+            match first.and_then(|height| height.checked_sub(1)) {
+                Some(height) => Some(BestBlock::new(chain.block_hash(height).await?, height)),
+                None => Some(best),
+            }
         } else {
-            Vec::new()
+            // Words that were given may have coins from before: those are looked for from the first block on.
+            config.mnemonic.is_none().then_some(best)
+        };
+        let birthday = match born {
+            Some(block) => chain.last_blocks(block, BIRTH_BLOCKS).await?,
+            None => Vec::new(),
+        };
+        let lookahead = match &marker {
+            Some(_) => recovery::LOOKAHEAD,
+            None => wallet::LOOKAHEAD,
         };
         let wallet = Wallet::open(
             seed,
             config.network,
             &birthday,
+            lookahead,
             (*journal).clone(),
             &mut boot,
             log.clone(),
@@ -219,7 +272,8 @@ impl Node {
         let wallet = Arc::new(wallet);
         let keys = Arc::new(Keys::new(seed, wallet.clone())?);
         let spender = wallet.clone();
-        let closings = Arc::new(Closings::load(journal.clone(), &boot.live)?);
+        let closings = Closings::load(journal.clone(), &boot.live, marker.is_some())?;
+        let closings = Arc::new(closings);
         let broadcaster = Arc::new(Broadcaster::new(
             Arc::new(move |tx| spender.broadcasted(tx)),
             closings.clone(),
@@ -295,7 +349,22 @@ impl Node {
         let wake = Arc::new(Notify::new());
         let (transport, inbox) = Transport::new(config.lsp.is_some(), wake.clone());
         let gossip = Arc::new(Gossip::new(graph.clone(), None, log.clone()));
-        let pm = ldk::peer_manager(&parts, &cm, &gossip, &transport);
+        let recovery = marker.map(|marker| Arc::new(Recovery::new(marker, &keys)));
+        if let Some(recovery) = &recovery {
+            recovery.scan(&chain).await?;
+        }
+        let fallen = Arc::new(Fallen::default());
+        let channels = match recovery.clone() {
+            None => {
+                let kick = journal.clone();
+                Inbound::new(cm.clone(), fallen.clone(), move || kick.kick())
+            }
+            Some(recovery) => Inbound::recovering(
+                cm.clone(),
+                Arc::new(move |channel, peer| recovery.note_told(channel, convert::node_id(&peer))),
+            ),
+        };
+        let pm = ldk::peer_manager(&parts, channels, &gossip, &transport);
         let lsp = config
             .lsp
             .clone()
@@ -309,11 +378,14 @@ impl Node {
             net.keep(id, address);
         }
         for lsp in &config.lsps {
-            if let Some(id) = crate::convert::public_key(&lsp.node_id) {
+            if let Some(id) = convert::public_key(&lsp.node_id) {
                 net.keep(id, lsp.address.clone());
             }
         }
-        committer.attach(Arc::new(ldk::ManagerSnapshot(cm.clone())));
+        committer.attach(Arc::new(ldk::ManagerSnapshot {
+            manager: cm.clone(),
+            fallen,
+        }));
         journal.booted();
 
         let node = Arc::new(Self {
@@ -332,6 +404,7 @@ impl Node {
             capacity: Mutex::default(),
             opens: Mutex::default(),
             tasks: Mutex::new(Some(JoinSet::new())),
+            stopping: tokio::sync::Mutex::default(),
             started_at_ms: now_ms(),
             monitors: chain_monitor,
             config,
@@ -349,6 +422,7 @@ impl Node {
             closings,
             overdue,
             net,
+            recovery,
             wake,
             committer,
             memory,
@@ -360,12 +434,17 @@ impl Node {
                 lsp.resume(&node);
             }
             node.reconcile_locks();
-            Client::accept_fees_again(&node);
+            match &node.recovery {
+                None => Client::accept_fees_again(&node),
+                Some(recovery) => recovery.begin(&node),
+            }
         }
         // What the last stop left undone, and what the blocks since then have done, is dealt with before anybody asks.
         driver::settle(&node).await;
         node.publish_again();
-        node.publish_fundings();
+        if node.recovery.is_none() {
+            node.publish_fundings();
+        }
         if let Err(e) = node.listen().await {
             let _ = node.stop().await;
             return Err(e);
@@ -407,11 +486,28 @@ impl Node {
         });
     }
 
+    /// Writes this node into a new file, as it is in one commit.
+    ///
+    /// # Errors
+    /// As [`backup::backup`]; `config` for a store in memory.
+    pub async fn backup(&self, to: std::path::PathBuf) -> Result<Summary, NodeError> {
+        if self.memory.is_some() {
+            return Err(NodeError::config("a store in memory has no backup"));
+        }
+        self.parts.journal.durable().await?;
+        let folder = self.config.data_dir.clone();
+        tokio::task::spawn_blocking(move || backup::backup(&folder, &to))
+            .await
+            .map_err(|e| NodeError::internal(format!("the backup failed: {e}")))?
+    }
+
     /// Stops: peers disconnected, everything durable, the store closed. Once.
     ///
     /// # Errors
     /// When the last commit fails.
     pub async fn stop(&self) -> Result<(), NodeError> {
+        // Whoever else stops it has done so when this returns.
+        let _turn = self.stopping.lock().await;
         let Some(mut tasks) = lock(&self.tasks).take() else {
             return Ok(());
         };
@@ -457,7 +553,7 @@ impl Node {
         let mut capacity = Capacity::default();
         for channel in self.cm.list_channels() {
             // Channels with a configured LSP need no reserve: a new wallet has no coins, and the LSP closes before it must.
-            let peer = crate::convert::node_id(&channel.counterparty.node_id);
+            let peer = convert::node_id(&channel.counterparty.node_id);
             if self.client.lsp(&peer).is_none() {
                 capacity.anchors = capacity.anchors.saturating_add(1);
             }
@@ -694,14 +790,6 @@ impl Node {
         let claimable_sat = claimable.iter().fold(0_u64, |s, b| {
             s.saturating_add(b.claimable_amount_satoshis())
         });
-        let pending_sweep = self
-            .sweeper
-            .tracked_spendable_outputs()
-            .iter()
-            .filter(|o| !self.is_swept(&o.status))
-            .fold(0_u64, |s, o| {
-                s.saturating_add(descriptor_sat(&o.descriptor))
-            });
         json!({
             "onchain": chain,
             "lightning": {
@@ -716,8 +804,17 @@ impl Node {
                     }
                 }),
             },
-            "pending_sweep_sat": pending_sweep,
+            "pending_sweep_sat": self.pending_sweep_sat(),
         })
+    }
+
+    /// What closed channels left that is not in the wallet yet, sat.
+    pub(crate) fn pending_sweep_sat(&self) -> u64 {
+        self.sweeper
+            .tracked_spendable_outputs()
+            .iter()
+            .filter(|o| !self.is_swept(&o.status))
+            .fold(0, |s, o| s.saturating_add(descriptor_sat(&o.descriptor)))
     }
 
     /// Whether the wallet counts what became of an output; LDK remembers it for another four weeks.
@@ -762,7 +859,6 @@ fn open_store(config: &Config, log: &Arc<Log>) -> Result<Opened, NodeError> {
         ))
     })?;
     let memory = (config.store == StoreKind::Memory).then(MemoryStore::new);
-    #[allow(unused_mut)]
     let mut store: Box<dyn Store> = match config.store {
         StoreKind::Memory => Box::new(memory.clone().unwrap_or_default()),
         StoreKind::Sqlite => Box::new(crate::store::SqliteStore::open(
@@ -776,5 +872,13 @@ fn open_store(config: &Config, log: &Arc<Log>) -> Result<Opened, NodeError> {
     }
     // After the store, whose lock keeps a second process out.
     let seed = Seed::load_or_create(&config.data_dir, config.mnemonic.as_deref(), log)?;
+    match lock_node(&seed.node_id()?.to_string(), &config.data_dir) {
+        Ok(_lock) => store = Box::new(Only { store, _lock }),
+        Err(copy @ StoreError::Copy { .. }) => return Err(copy.into()),
+        Err(error) => log.warn(
+            "node",
+            format_args!("a second copy of this node would not be noticed: {error}"),
+        ),
+    }
     Ok((store, memory, seed))
 }

@@ -38,6 +38,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 const CHANGES: &str = "wallet/changes";
 const LOCKS: &str = "lock/coins";
 const TARGET: &str = "ldkjit::wallet";
+/// Addresses looked at ahead of the last one given out: with every address in the store, none is needed.
+pub const LOOKAHEAD: u32 = 25;
 /// More entries than this are merged into one at the start.
 const MAX_CHANGES: usize = 200;
 /// A funding transaction this deep needs its lock no more.
@@ -134,6 +136,7 @@ impl Wallet {
         seed: &Seed,
         network: Network,
         birthday: &[BestBlock],
+        lookahead: u32,
         journal: Journal,
         boot: &mut Boot,
         log: Arc<Log>,
@@ -143,6 +146,7 @@ impl Wallet {
         let (bdk, next_change) = if entries.is_empty() {
             let mut bdk = Bdk::create(account.external.clone(), account.internal.clone())
                 .network(network)
+                .lookahead(lookahead)
                 .create_wallet_no_persist()
                 .map_err(|error| {
                     NodeError::internal(format!("the wallet cannot be created: {error}"))
@@ -164,7 +168,7 @@ impl Wallet {
             }
             (bdk, 0)
         } else {
-            load(&entries, &account, network, &journal)?
+            load(&entries, &account, network, lookahead, &journal)?
         };
         let mut state = State {
             bdk,
@@ -881,6 +885,7 @@ fn load(
     entries: &[(String, Vec<u8>)],
     account: &Account,
     network: Network,
+    lookahead: u32,
     journal: &Journal,
 ) -> Result<(Bdk, u64), NodeError> {
     let mut all = ChangeSet::default();
@@ -903,6 +908,7 @@ fn load(
         .descriptor(KeychainKind::External, Some(account.external.clone()))
         .descriptor(KeychainKind::Internal, Some(account.internal.clone()))
         .check_network(network)
+        .lookahead(lookahead)
         .load_wallet_no_persist(all)
         .map_err(|error| {
             NodeError::config(format!(
@@ -1140,6 +1146,7 @@ mod tests {
             &seed,
             Network::Regtest,
             birthday,
+            LOOKAHEAD,
             journal,
             &mut boot,
             Log::silent(),

@@ -20,6 +20,26 @@ mod _ldkjit {
         py.detach(|| crate::check::ledger(&data_dir))
     }
 
+    /// Writes the node in a data directory, running or not, into one new file.
+    #[pyfunction]
+    fn backup(
+        py: Python<'_>,
+        data_dir: std::path::PathBuf,
+        file: std::path::PathBuf,
+    ) -> (bool, String) {
+        py.detach(|| crate::check::told(ldkjit_node::backup::backup(&data_dir, &file)))
+    }
+
+    /// Makes a node of a backup, in a new or empty folder.
+    #[pyfunction]
+    fn restore(
+        py: Python<'_>,
+        file: std::path::PathBuf,
+        data_dir: std::path::PathBuf,
+    ) -> (bool, String) {
+        py.detach(|| crate::check::told(ldkjit_node::backup::restore(&file, &data_dir)))
+    }
+
     /// The version of the extension.
     #[pyfunction]
     fn version() -> &'static str {

@@ -99,12 +99,23 @@ impl World {
         };
         // An output is nowhere while it passes from a monitor to the sweeper.
         let mut quiet = 0;
-        for _ in 0..500 {
+        // An HTLC may take 144 blocks at each of two nodes and, to hide who is paid, up to 432 more.
+        for _ in 0..1_500 {
             self.mine(1, nodes).await;
             quiet = if nodes.iter().all(home) { quiet + 1 } else { 0 };
             if quiet == 3 {
                 return;
             }
+        }
+        for node in nodes {
+            let open = node.cm.list_channels();
+            let closed = node
+                .monitors
+                .get_claimable_balances(&open.iter().collect::<Vec<_>>());
+            let unconfirmed = node.parts.wallet.unconfirmed();
+            let sweeps = &node.balances()["pending_sweep_sat"];
+            let alias = &node.config.alias;
+            eprintln!("{alias}: {sweeps} sat to be swept, {closed:?}, {unconfirmed:#?}");
         }
         panic!("never home");
     }

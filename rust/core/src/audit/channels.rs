@@ -57,7 +57,7 @@ pub(super) struct Account {
     /// The transaction that closed it, and its fee.
     spent: Option<(String, u64)>,
     by_agreement: bool,
-    /// HTLCs whose amount only the chain tells.
+    /// HTLCs whose amount only the chain tells, or a channel that may have gone on after its last row.
     unsure: bool,
 }
 
@@ -177,6 +177,11 @@ impl ChannelBook {
                 parts,
                 ..
             } => self.taken(seq, txid, *purpose, parts),
+            LedgerEntry::Recovered { .. } => {
+                let open = self.accounts.values_mut().filter(|a| a.ended.is_none());
+                open.for_each(|account| account.unsure = true);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -353,7 +358,7 @@ impl ChannelBook {
         end: &End,
         outstanding: Option<&u64>,
     ) -> Result<(), String> {
-        if account.by_agreement {
+        if account.by_agreement && !account.unsure {
             // No HTLC is in flight when both agree to close.
             let ldk = end.ldk.map(|b| i128::from(b.0));
             if let (Some(rows), Some(ldk)) = (end.rows, ldk) {

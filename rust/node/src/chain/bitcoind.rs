@@ -16,8 +16,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// No call waits longer.
+/// No call waits longer, but for a scan of all coins there are: minutes on the main network.
 const TIMEOUT: Duration = Duration::from_secs(30);
+const SCAN_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// Where the bitcoind is.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +74,31 @@ pub struct Unspent {
     pub confirmations: u32,
     /// Whether a miner created it.
     pub coinbase: bool,
+}
+
+/// An unspent output in a block, as a scan finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Where it is.
+    pub outpoint: OutPoint,
+    /// The output.
+    pub output: TxOut,
+    /// The block's height.
+    pub height: u32,
+}
+
+/// What a scan looks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Outputs to this script.
+    Script(ScriptBuf),
+    /// Outputs to the first addresses of a descriptor.
+    Range {
+        /// The descriptor.
+        descriptor: String,
+        /// How many of its addresses.
+        count: u32,
+    },
 }
 
 impl Bitcoind {
@@ -214,18 +240,9 @@ impl Bitcoind {
         let script_pubkey = script
             .and_then(|hex| ScriptBuf::from_hex(hex).ok())
             .ok_or_else(|| odd("gettxout"))?;
-        let amount = value.get("value").ok_or_else(|| odd("gettxout"))?;
-        let value_sat = Amount::from_str_in(&amount.to_string(), bitcoin::Denomination::Bitcoin)
-            .or_else(|_| {
-                amount
-                    .as_f64()
-                    .and_then(|btc| Amount::from_btc(btc).ok())
-                    .ok_or(())
-            })
-            .map_err(|()| odd("gettxout"))?;
         Ok(Some(Unspent {
             output: TxOut {
-                value: value_sat,
+                value: amount(value.get("value"), "gettxout")?,
                 script_pubkey,
             },
             confirmations: number(&value, "confirmations")?,
@@ -234,6 +251,43 @@ impl Bitcoind {
                 .and_then(Value::as_bool)
                 .unwrap_or(false),
         }))
+    }
+
+    /// All unspent outputs in blocks that are wanted. One scan at a time, whoever asks.
+    pub async fn scan(&self, wanted: &[Wanted]) -> Result<Vec<Found>, ChainError> {
+        let wanted: Vec<Value> = wanted
+            .iter()
+            .map(|wanted| match wanted {
+                Wanted::Script(script) => {
+                    json!({ "desc": format!("raw({})", script.to_hex_string()) })
+                }
+                Wanted::Range { descriptor, count } => {
+                    json!({ "desc": descriptor, "range": count.saturating_sub(1) })
+                }
+            })
+            .collect();
+        let scan = ("scantxoutset", json!(["start", wanted]));
+        let value = self.http.call_within(SCAN_TIMEOUT, scan.0, scan.1).await?;
+        let unspents = value.get("unspents").and_then(Value::as_array);
+        let unspents = unspents.ok_or_else(|| odd("scantxoutset"))?;
+        unspents
+            .iter()
+            .map(|unspent| {
+                let txid = unspent.get("txid").ok_or_else(|| odd("scantxoutset"))?;
+                let script = ScriptBuf::from_hex(text(unspent, "scriptPubKey")?);
+                Ok(Found {
+                    outpoint: OutPoint::new(
+                        parse(txid, "a transaction id")?,
+                        number(unspent, "vout")?,
+                    ),
+                    output: TxOut {
+                        value: amount(unspent.get("amount"), "scantxoutset")?,
+                        script_pubkey: script.map_err(|_| odd("scantxoutset"))?,
+                    },
+                    height: number(unspent, "height")?,
+                })
+            })
+            .collect()
     }
 
     /// For each outpoint, which transaction in the mempool spends it.
@@ -405,6 +459,15 @@ fn refusal(code: i64, message: String) -> SendOutcome {
     } else {
         SendOutcome::Rejected(message)
     }
+}
+
+/// An amount in bitcoin.
+fn amount(value: Option<&Value>, what: &str) -> Result<Amount, ChainError> {
+    let value = value.ok_or_else(|| odd(what))?;
+    Amount::from_str_in(&value.to_string(), bitcoin::Denomination::Bitcoin)
+        .ok()
+        .or_else(|| Amount::from_btc(value.as_f64()?).ok())
+        .ok_or_else(|| odd(what))
 }
 
 /// BTC per 1000 virtual bytes, rounded up to satoshis per 1000 weight.

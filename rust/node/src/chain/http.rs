@@ -72,14 +72,23 @@ impl Http {
 
     /// Calls a method. Every method used here may be called twice.
     pub(super) async fn call(&self, method: &str, params: Value) -> Result<Value, ChainError> {
+        self.call_within(self.timeout, method, params).await
+    }
+
+    /// Calls a method that may take longer, or must not.
+    pub(super) async fn call_within(
+        &self,
+        timeout: Duration,
+        method: &str,
+        params: Value,
+    ) -> Result<Value, ChainError> {
         let id = self.id.fetch_add(1, Ordering::Relaxed);
         let body =
             json!({ "jsonrpc": "1.0", "id": id, "method": method, "params": params }).to_string();
-        let answer = match tokio::time::timeout(self.timeout, self.post(&body)).await {
+        let answer = match tokio::time::timeout(timeout, self.post(&body)).await {
             Err(_) => {
                 return Err(ChainError::Unreachable(format!(
-                    "no answer to {method} within {:?}",
-                    self.timeout
+                    "no answer to {method} within {timeout:?}"
                 )));
             }
             Ok(Err(error)) => return Err(ChainError::Unreachable(format!("{method}: {error}"))),

@@ -1,6 +1,7 @@
 //! What a store must do: five methods over ordered batches.
 
 mod faulty;
+pub(crate) mod lock;
 mod memory;
 mod sqlite;
 
@@ -10,6 +11,7 @@ mod conformance;
 pub use crate::error::StoreError;
 pub use faulty::{Fault, FaultyStore};
 pub use memory::MemoryStore;
+pub(crate) use sqlite::Mark;
 pub use sqlite::SqliteStore;
 
 use std::collections::BTreeMap;

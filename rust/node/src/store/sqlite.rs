@@ -1,11 +1,11 @@
 //! The default store: one SQLite file, one writer, one fsync a commit.
 
+use super::lock::Lock;
 use super::{follows, rows_follow, Loaded, Op, Row, Store, StoreError, ARCHIVE, SCHEMA_VERSION};
 use bitcoin::Network;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 /// Pages in the log before they are moved into the database (32 MB). The manager is rewritten by every
@@ -33,25 +33,10 @@ pub struct SqliteStore {
     _lock: Option<Lock>,
 }
 
-/// The lock file, and the process that holds it.
-struct Lock {
-    file: File,
-    holder: u32,
-}
-
-impl Drop for Lock {
-    /// Closing the file is not enough: a child process that is being born has it open too until it runs its program.
-    fn drop(&mut self) {
-        if self.holder == std::process::id() {
-            let _ = self.file.unlock();
-        }
-    }
-}
-
 impl SqliteStore {
     /// Opens or creates the store of `network` at `path`. Refused while another process has it.
     pub fn open(path: &Path, network: Network) -> Result<Self, StoreError> {
-        let guard = take_lock(&lock_path(path))?;
+        let guard = Lock::take(&lock_path(path))?;
         create_private(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut db = Connection::open_with_flags(path, flags).map_err(failed)?;
@@ -106,9 +91,74 @@ impl SqliteStore {
         Ok((store, network))
     }
 
+    /// Writes the store at `from` into the new file `to`, as it is in one commit, whether somebody writes on or not.
+    pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+        drop(Self::reader(from)?);
+        create_private(to)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(from, flags).map_err(failed)?;
+        let to = to.to_str().ok_or_else(|| {
+            StoreError::Failed("the file's name must be valid Unicode".to_owned())
+        })?;
+        db.execute("VACUUM INTO ?1", [to]).map_err(failed)?;
+        db.close().map_err(|(_, error)| failed(error))
+    }
+
+    /// Changes a copy that nobody uses: what is said of it, and what is put into it.
+    pub(crate) fn mark(path: &Path, change: &Mark<'_>) -> Result<(), StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut db = Connection::open_with_flags(path, flags).map_err(failed)?;
+        // What is taken out is overwritten, words above all.
+        db.execute_batch("PRAGMA secure_delete = ON; PRAGMA trusted_schema = OFF;")
+            .map_err(failed)?;
+        let tx = db.transaction().map_err(failed)?;
+        match *change {
+            Mark::Note { name, value } => tx.execute(
+                "INSERT INTO meta(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value",
+                (name, value),
+            ),
+            Mark::NoNote { name } => tx.execute("DELETE FROM meta WHERE name = ?1", [name]),
+            Mark::Put { kind, key, value } => tx.execute(PUT, (kind, key, value)),
+        }
+        .map_err(failed)?;
+        tx.commit().map_err(failed)?;
+        db.close().map_err(|(_, error)| failed(error))
+    }
+
+    /// What is said of the store at `path`, if that is; every page of it is looked at first.
+    pub(crate) fn note(path: &Path, name: &str) -> Result<Option<String>, StoreError> {
+        let (store, _) = Self::reader(path)?;
+        let db = store.db()?;
+        let sound: String = db
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(failed)?;
+        if sound != "ok" {
+            return Err(StoreError::Corrupt(sound));
+        }
+        db.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })
+        .optional()
+        .map_err(failed)
+    }
+
     fn db(&self) -> Result<&Connection, StoreError> {
         self.db.as_ref().ok_or(StoreError::Closed)
     }
+}
+
+/// A change to a copy.
+pub(crate) enum Mark<'a> {
+    /// Something is said of it.
+    Note { name: &'a str, value: &'a str },
+    /// Something is said no more.
+    NoNote { name: &'a str },
+    /// As [`Op::Put`].
+    Put {
+        kind: &'a str,
+        key: &'a str,
+        value: &'a [u8],
+    },
 }
 
 impl Store for SqliteStore {
@@ -292,34 +342,6 @@ fn lock_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn take_lock(path: &Path) -> Result<Lock, StoreError> {
-    let io = |error: std::io::Error| StoreError::Failed(format!("the lock file: {error}"));
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            // Where locks also bar reading, the holder stays unnamed.
-            let _ = file.take(32).read_to_string(&mut text);
-            return Err(StoreError::Locked {
-                pid: text.trim().parse().ok(),
-            });
-        }
-        Err(TryLockError::Error(error)) => return Err(io(error)),
-    }
-    file.set_len(0).map_err(io)?;
-    file.seek(SeekFrom::Start(0)).map_err(io)?;
-    let holder = std::process::id();
-    writeln!(file, "{holder}").map_err(io)?;
-    Ok(Lock { file, holder })
-}
-
 /// Creates the file readable by its owner only; SQLite gives its log the same mode.
 fn create_private(path: &Path) -> Result<(), StoreError> {
     let mut options = OpenOptions::new();
@@ -363,7 +385,7 @@ mod tests {
         let dir = TempDir::new();
         let path = dir.path().join("s.sqlite");
         let store = open(&path).unwrap();
-        let inherited = store._lock.as_ref().unwrap().file.try_clone().unwrap();
+        let inherited = store._lock.as_ref().unwrap().file().try_clone().unwrap();
         drop(store);
         open(&path).unwrap();
         drop(inherited);

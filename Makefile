@@ -15,7 +15,7 @@ SOAK_NODE := $(CARGO_TARGET_DIR)/release/soak-node
 SECONDS ?= 600
 SEED ?= 1
 
-.PHONY: help build demo test test-rust test-python soak sweep fuzz bench lint wheel docs mutants lock clean
+.PHONY: help build demo test test-rust test-python conformance soak sweep fuzz bench lint wheel docs mutants lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,14 @@ test-rust:
 
 test-python: .venv/extension
 	SOAK_NODE=$(SOAK_NODE) $(BIN)/pytest
+
+REPORT := $(CACHE)/conformance
+
+conformance: .venv/extension ## the conformance suite and its page; another LSP: make conformance TARGET=node_id@host:port
+	mkdir -p $(REPORT)
+	cd tests && ../$(BIN)/python -m conformance.page
+	status=0; $(BIN)/pytest tests/conformance $(TARGET:%=--target %) --junitxml $(REPORT)/tests.xml || status=$$?; \
+	    cd tests && ../$(BIN)/python -m conformance.page --junit $(REPORT)/tests.xml --out $(REPORT)/page.md; exit $$status
 
 .PHONY: soak-node
 # Built with named moments at which it can be ended.

@@ -293,6 +293,11 @@ async fn a_client_that_hangs_up_at_the_offer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn test_J_62_a_client_that_hangs_up_between_funding_created_and_funding_signed() {
+    is_lost(None, Some(Fault::HangsUpAtFunding)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_lost_between_accept_channel_and_funding_created() {
     is_lost(Some(Fault::LosesClient), None).await;
 }

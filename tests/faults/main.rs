@@ -2,6 +2,7 @@
 
 #![allow(
     missing_docs,
+    non_snake_case,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -117,7 +117,7 @@ async def test_a_backup_comes_home_by_the_command(box: Sandbox, tmp_path: Path) 
     came = command.result()
     assert came.exit_code == 0, came.output
     end = json.loads(came.stdout)
-    assert (end["origin"], end["settled"], end["coming_sat"]) == ("backup", True, 0)
+    assert (end["origin"], end["all"], end["coming_sat"]) == ("backup", True, 0)
     assert [each["state"] for each in end["channels"]] == ["closed"]
     # What the channel held, less the sweep's fee.
     assert 97_000 < end["spendable_sat"] < 98_000
@@ -163,12 +163,16 @@ async def test_words_find_coins_and_say_what_is_missing(box: Sandbox, tmp_path: 
     env = environment(node, tmp_path / "empty")
     given = await recover("--words", "-", "--timeout", 0, "--json", env=env, typed=words)
     # Nothing is on its way, and nobody knows whether that is all.
-    assert given.exit_code == 0, given.output
+    assert given.exit_code == 1, given.output
     end = json.loads(given.stdout)
     assert (end["origin"], end["spendable_sat"], end["channels"]) == ("words", 300_000, [])
-    nothing = await recover("--timeout", 0, env=environment(node, tmp_path / "other"))
+    other = environment(node, tmp_path / "other")
+    nothing = await recover("--timeout", 0, env=other)
     assert nothing.exit_code == 2
     assert "give the words" in nothing.output.replace("\n", " ")
+    # As it says: what was refused left nothing behind.
+    again = await recover("--words", "-", "--timeout", 0, env=other, typed=words)
+    assert again.exit_code == 1, again.output
     missing = await recover("--words", tmp_path / "no such file", env=env)
     assert missing.exit_code == 2
 

@@ -140,34 +140,34 @@ def recover(
     Peers are told to close the channels, and what they pay is swept. From words alone nobody knows
     when it is all: end it with Ctrl-C or --timeout, and run it again at any time.
 
-    Exits with 0 if all is home, 1 if the time is over before, 2 if it cannot be done.
+    Exits with 0 if all is home that a backup knows of and every peer in it was met, 1 if the time
+    is over before that, 2 if it cannot be done.
     """
     from ..config import NodeConfig
     from .recovery import as_json as told
-    from .recovery import recover, show_recovery
+    from .recovery import read_words, recover, show_recovery
 
     console = Console(stderr=as_json)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
+    more: dict[str, object] = {"recover": True}
     try:
-        more: dict[str, object] = {"recover": True}
         if words is not None:
-            more["mnemonic"] = (
-                sys.stdin.read() if str(words) == "-" else words.read_text(encoding="utf-8")
-            ).strip()
+            more["mnemonic"] = read_words(words)
+    except (OSError, UnicodeError) as error:
+        Console(stderr=True).print(f"{words}: {error}", markup=False)
+        raise typer.Exit(2) from error
+    try:
         settings = NodeConfig.load(config).model_copy(update=more)
-        now, spendable = asyncio.run(
+        now, is_all, spendable = asyncio.run(
             recover(settings, timeout, lambda now: show_recovery(now, console))
         )
-    except OSError as error:
-        console.print(f"{words}: {error}", markup=False)
-        raise typer.Exit(2) from error
     except LdkJitError as error:
         raise _fail(error) from error
     if as_json:
-        print(told(now, spendable))
+        print(told(now, is_all, spendable))
     else:
         console.print(f"{spendable:,} sat can be sent", highlight=False)
-    raise typer.Exit(0 if now.settled else 1)
+    raise typer.Exit(0 if is_all else 1)
 
 
 ledger_app = typer.Typer(help="The books of a node.", no_args_is_help=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from ..models import Backup, Recovery
 from ..node import Node
 
 _LOOK_S = 1.0
+# A peer that has a channel with us says so at once when it is connected.
+_SAYS_WITHIN_S = 5.0
 
 
 def _told(answer: tuple[bool, str]) -> Backup:
@@ -55,29 +59,38 @@ def show_backup(what: Backup, console: Console) -> None:
 
 async def recover(
     config: NodeConfig, timeout: float | None, look: Callable[[Recovery], None]
-) -> tuple[Recovery, int]:
-    """Run a node that recovers until it is settled, or the time is over.
+) -> tuple[Recovery, bool, int]:
+    """Run a node that recovers until all is home, or the time is over.
 
     Args:
         config: With ``recover`` set.
-        timeout: Seconds; None waits for ever. From words alone it is never known to be all.
+        timeout: Seconds; None waits for ever.
         look: Told of every change.
 
     Returns:
-        How far it came, and the coins that can be sent, satoshi.
+        How far it came, whether that is all, and the coins that can be sent, satoshi. It is all
+        when what is known is settled and every peer that the backup names was met, as any may
+        have a channel that was opened later. From words alone it is never known to be all.
     """
     loop = asyncio.get_running_loop()
     until = None if timeout is None else loop.time() + timeout
     last: Recovery | None = None
     async with Node(config) as node:
+        met: dict[str, float] = {}
         while True:
             now = await node.recovery()
             if now != last:
                 look(now)
                 last = now
-            is_all = now.settled and now.origin != "words"
+            peers = await node.peers()
+            for each in peers:
+                if each.connected:
+                    met.setdefault(each.node_id, loop.time())
+            heard = {name for name, at in met.items() if loop.time() - at >= _SAYS_WITHIN_S}
+            all_heard = all(each.inbound or each.node_id in heard for each in peers)
+            is_all = now.origin != "words" and now.settled and all_heard
             if is_all or (until is not None and loop.time() >= until):
-                return now, (await node.balances()).onchain.spendable_sat
+                return now, is_all, (await node.balances()).onchain.spendable_sat
             await asyncio.sleep(_LOOK_S)
 
 
@@ -99,7 +112,21 @@ def show_recovery(now: Recovery, console: Console) -> None:
     console.print(table)
 
 
-def as_json(now: Recovery, spendable_sat: int) -> str:
-    """One JSON object: how far it came, and the coins."""
+def as_json(now: Recovery, is_all: bool, spendable_sat: int) -> str:
+    """One JSON object: how far it came, whether that is all, and the coins."""
     told = json.loads(now.model_dump_json())
-    return json.dumps({**told, "spendable_sat": spendable_sat}, indent=2)
+    return json.dumps({**told, "all": is_all, "spendable_sat": spendable_sat}, indent=2)
+
+
+def read_words(file: Path) -> str:
+    """The words in a file; ``-`` is the standard input, where they are not shown when typed.
+
+    Raises:
+        OSError: The file cannot be read.
+        UnicodeError: It holds no text.
+    """
+    if str(file) != "-":
+        return file.read_text(encoding="utf-8").strip()
+    if sys.stdin.isatty():
+        return getpass.getpass("The words: ", stream=sys.stderr).strip()
+    return sys.stdin.read().strip()

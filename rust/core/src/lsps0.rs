@@ -15,8 +15,8 @@ pub const LIST_PROTOCOLS: &str = "lsps0.list_protocols";
 
 /// The longest text of a peer that is kept, characters.
 const MAX_TEXT: usize = 256;
-/// How many unrecognised parameters an error names.
-const MAX_UNRECOGNIZED: usize = 16;
+/// How many bytes of unrecognised parameters' names an error repeats: with the longest id it still fits a message.
+const MAX_UNRECOGNIZED: usize = 58_000;
 
 /// A request as it came: the method is not yet looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,13 +72,20 @@ impl RpcError {
         }
     }
 
-    /// −32602, naming the parameters that are not known; none if a value is at fault (T-08, B-12).
+    /// −32602, naming the parameters that are not known; none if a value is at fault (T-08, B-12). The names are as they
+    /// came: they go back to whoever sent them, and nowhere else.
     #[must_use]
     pub fn bad_params(unrecognized: &[String]) -> Self {
-        let names: Vec<String> = unrecognized
+        let mut room = MAX_UNRECOGNIZED;
+        let names: Vec<&String> = unrecognized
             .iter()
-            .take(MAX_UNRECOGNIZED)
-            .map(|name| clean_text(name))
+            .filter(|name| {
+                // With its quotes, escapes and comma.
+                let size = Value::from(name.as_str()).to_string().len();
+                let left = size.checked_add(1).and_then(|size| room.checked_sub(size));
+                room = left.unwrap_or(room);
+                left.is_some()
+            })
             .collect();
         Self {
             data: Some(json!({ "unrecognized": names })),
@@ -255,6 +262,8 @@ pub fn parse_response(payload: &[u8]) -> Result<FromLsp, BadFormat> {
     }
     let id = match id {
         Some(Value::String(id)) => Some(id),
+        // JSON-RPC allows it, and none of ours is one: it answers somebody else's request.
+        Some(Value::Number(id)) => Some(id.to_string()),
         Some(Value::Null) => None,
         _ => return Err(BadFormat),
     };

@@ -204,6 +204,11 @@ pub struct Offer {
     pub raw: Value,
 }
 
+/// The size of a text as a JSON string, without its quotes.
+fn encoded(text: &str) -> usize {
+    Value::from(text).to_string().len().saturating_sub(2)
+}
+
 /// Reads a `get_info` result; one entry with a strange field or too long a promise spoils all (J-16, J-18).
 pub fn parse_menu(result: &Value) -> Result<Vec<Offer>, Reason> {
     result
@@ -213,7 +218,7 @@ pub fn parse_menu(result: &Value) -> Result<Vec<Offer>, Reason> {
         .iter()
         .map(|raw| {
             read_params(raw)
-                .filter(|params| params.promise.len() <= MAX_PROMISE)
+                .filter(|params| encoded(&params.promise) <= MAX_PROMISE)
                 .map(|params| Offer {
                     params,
                     raw: raw.clone(),

@@ -125,7 +125,7 @@ fn test_T_08_unrecognised_parameters_are_named() {
     assert_eq!(
         answer(&error),
         json!({"jsonrpc": "2.0", "id": "i", "error": {
-            "code": -32602, "message": "invalid params", "data": {"unrecognized": ["?a??", "b"]}}})
+            "code": -32602, "message": "invalid params", "data": {"unrecognized": ["<a>\n", "b"]}}})
     );
 }
 
@@ -134,15 +134,19 @@ fn test_T_01_the_worst_error_still_fits_a_message() {
     let names: Vec<String> = (0..1_000)
         .map(|n| format!("{n}{}", "\u{1f980}".repeat(1_000)))
         .collect();
-    let worst = RpcError::bad_params(&names).answering(&"\u{1}".repeat(MAX_ID));
-    assert!(worst.encode().len() <= MAX_PAYLOAD);
-    assert_eq!(
-        answer(&worst)["error"]["data"]["unrecognized"]
-            .as_array()
-            .unwrap()
-            .len(),
-        16
-    );
+    let id = "\u{1}".repeat(MAX_ID);
+    let named = |names: &[String]| {
+        let worst = RpcError::bad_params(names).answering(&id);
+        assert!(worst.encode().len() <= MAX_PAYLOAD);
+        let named = answer(&worst)["error"]["data"]["unrecognized"].clone();
+        serde_json::from_value::<Vec<String>>(named).unwrap()
+    };
+    assert_eq!(named(&names), names[..14]);
+    let escaped: Vec<String> = (0..1_000).map(|n| format!("{n}\u{1}\"\\")).collect();
+    assert_eq!(named(&escaped), escaped, "short ones are all named");
+    // One that is too long does not keep the others from being named.
+    let long = ["a".into(), "b".repeat(MAX_PAYLOAD), "c".into()];
+    assert_eq!(named(&long), ["a", "c"]);
 }
 
 #[test]
@@ -241,7 +245,7 @@ fn test_T_05_what_is_neither_response_nor_notification() {
         r#"{"jsonrpc":"2.0","id":"i"}"#,
         r#"{"jsonrpc":"1.0","id":"i","result":{}}"#,
         r#"{"id":"i","result":{}}"#,
-        r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":true,"result":{}}"#,
         r#"{"jsonrpc":"2.0","result":{}}"#,
         r#"{"jsonrpc":"2.0","id":"i","result":{},"error":{"code":1,"message":""}}"#,
         r#"{"jsonrpc":"2.0","id":"i","error":{"message":"m"}}"#,
@@ -254,6 +258,17 @@ fn test_T_05_what_is_neither_response_nor_notification() {
         r#"{"jsonrpc":"2.0","method":1,"params":{}}"#,
     ] {
         assert_eq!(parse_response(bad.as_bytes()), Err(BadFormat), "{bad}");
+    }
+}
+
+#[test]
+fn test_T_09_a_number_answers_no_request_of_ours() {
+    for id in ["1", "-3", "1.5", "12345678901234567890"] {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+        let Ok(FromLsp::Response { id: Some(read), .. }) = parse_response(text.as_bytes()) else {
+            panic!("{text}");
+        };
+        assert!(read.len() < request_id([0; 16]).len(), "{read}");
     }
 }
 

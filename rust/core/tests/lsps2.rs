@@ -288,6 +288,9 @@ fn test_J_16_promise_of_512_passes_and_513_aborts() {
     };
     assert_eq!(menu("x".repeat(512)).unwrap().len(), 1);
     assert_eq!(menu("x".repeat(513)), Err(Reason::BadResponse));
+    // As it is encoded.
+    assert_eq!(menu("\"".repeat(256)).unwrap().len(), 1);
+    assert_eq!(menu("\"".repeat(257)), Err(Reason::BadResponse));
     assert_eq!(menu("é".repeat(256)).unwrap().len(), 1);
     assert_eq!(
         menu("é".repeat(257)),

@@ -115,45 +115,55 @@ pub fn restore(from: &Path, data_dir: &Path) -> Result<Summary, NodeError> {
     let seed = Seed::parse(&note.words)?;
     let summary = summary(from, &note)?;
 
-    let folder = parent(data_dir);
-    fs::create_dir_all(folder).map_err(|e| failed("the folder", &e))?;
-    let running = lock_node(&summary.node_id, folder);
-    if let Err(copy @ StoreError::Copy { .. }) = running {
-        return Err(copy.into());
+    match lock_node(&summary.node_id) {
+        Ok(lock) => drop(lock),
+        Err(error) => return Err(error.into()),
     }
-    // The folder gets its name when all is in it.
-    let draft = draft_of(data_dir);
-    let result = write(from, &draft, &seed, note.taken_at_ms).and_then(|()| {
-        fs::rename(&draft, data_dir).map_err(|e| failed("the folder", &e))?;
-        sync_folder(folder);
-        Ok(summary)
+    let made = make_folder(data_dir)?;
+    let draft = draft_of(&data_dir.join(STORE_FILE));
+    let written = write(from, &draft, note.taken_at_ms).and_then(|()| {
+        // The store first: without it, words alone would make a node that has forgotten its channels.
+        publish(&draft, &data_dir.join(STORE_FILE)).map_err(|e| failed("the store", &e))?;
+        seed.create(&data_dir.join(SEED_FILE))
     });
-    if result.is_err() {
-        let _ = fs::remove_dir_all(&draft);
+    if let Err(error) = written {
+        for file in [draft, data_dir.join(STORE_FILE)] {
+            let _ = fs::remove_file(file);
+        }
+        if made {
+            let _ = fs::remove_dir(data_dir);
+        }
+        return Err(error);
     }
-    result
+    sync_folder(parent(data_dir));
+    Ok(summary)
 }
 
-fn write(from: &Path, draft: &Path, seed: &Seed, taken_at_ms: u64) -> Result<(), NodeError> {
+/// Whether the folder was not there.
+fn make_folder(data_dir: &Path) -> Result<bool, NodeError> {
+    if data_dir.is_dir() {
+        return Ok(false);
+    }
     let mut builder = DirBuilder::new();
+    builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder
-        .create(draft)
+        .create(data_dir)
         .map_err(|e| failed("the folder", &e))?;
-    let store = draft.join(STORE_FILE);
-    SqliteStore::copy(from, &store)?;
-    SqliteStore::mark(&store, &Mark::NoNote { name: NOTE })?;
+    Ok(true)
+}
+
+fn write(from: &Path, draft: &Path, taken_at_ms: u64) -> Result<(), NodeError> {
+    SqliteStore::copy(from, draft)?;
+    SqliteStore::mark(draft, &Mark::NoNote { name: NOTE })?;
     let (kind, key, value) = Marker::new(Origin::Backup, taken_at_ms).put();
     let value = value.as_slice();
     let (kind, key) = (kind.as_str(), key.as_str());
-    SqliteStore::mark(&store, &Mark::Put { kind, key, value })?;
-    File::open(&store)
+    SqliteStore::mark(draft, &Mark::Put { kind, key, value })?;
+    File::open(draft)
         .and_then(|file| file.sync_all())
-        .map_err(|e| failed("the store", &e))?;
-    seed.create(&draft.join(SEED_FILE))?;
-    sync_folder(draft);
-    Ok(())
+        .map_err(|e| failed("the store", &e))
 }
 
 fn summary(path: &Path, note: &Note) -> Result<Summary, NodeError> {
@@ -223,6 +233,8 @@ mod tests {
         store.commit(2, &[put(2)]).unwrap();
 
         let new = dir.path().join("new");
+        // A folder that is there and empty does too.
+        fs::create_dir(&new).unwrap();
         assert_eq!(restore(&file, &new).unwrap(), taken);
         let words = |dir: &Path| Seed::read(dir).unwrap().words();
         assert_eq!(words(&new), words(&data));

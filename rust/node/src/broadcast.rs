@@ -267,7 +267,7 @@ impl BroadcasterInterface for Broadcaster {
             self.log.info(
                 TARGET,
                 format_args!(
-                    "a commitment transaction is not sent: its channel was closed by agreement"
+                    "a commitment transaction is not sent: its channel was closed by agreement, or it may be revoked"
                 ),
             );
             return;

@@ -353,7 +353,12 @@ async fn read_messages(node: Arc<Node>, mut inbox: Inbox) {
             Incoming::Flooded(peer) => node.hung_up_on(&peer),
             Incoming::Message(peer, payload) => {
                 let asked = node.client.requests.asked(&peer);
-                match side_of(&payload, asked) {
+                let side = match &node.lsp {
+                    Some(_) => side_of(&payload, asked),
+                    // Whatever it is, there is no service that could answer it (T-05).
+                    None => Side::Client,
+                };
+                match side {
                     Side::Service => Service::on_message(&node, peer, payload),
                     Side::Client => node.client.requests.on_message(&node, peer, &payload),
                     Side::Nobody => node

@@ -103,14 +103,26 @@ impl NodeError {
         Self::new("lsp_unreachable", message).retryable()
     }
 
-    /// The LSP answered with an error of its own.
+    /// The LSP answered with an error of its own, or (code 0) with what we cannot use. The LSP's words are for who asks for
+    /// them; the message has ours (T-11).
     pub fn lsp_refused(lsp_code: i64, lsp_message: impl Into<String>) -> Self {
-        let text = lsp_message.into();
+        let words = lsp_message.into();
+        let ours = match lsp_code {
+            0 => &*words,
+            1 => "it rejects this client, or has too little at present",
+            200 => "it does not know the token, or no longer",
+            201 => "its offer is invalid or over",
+            202 => "the payment is too small for it",
+            203 => "the payment is too large for it, or for what it can receive",
+            -32_601 => "it does not know the request",
+            -32_602 => "it does not accept the request's parameters",
+            _ => "it has an error of its own",
+        };
         Self::new(
             "lsp_refused",
-            format!("the LSP refused ({lsp_code}): {text}"),
+            format!("the LSP refused ({lsp_code}): {ours}"),
         )
-        .with(json!({ "lsp_code": lsp_code, "lsp_message": text }))
+        .with(json!({ "lsp_code": lsp_code, "lsp_message": words }))
     }
 
     /// The LSP asks for more than the caller allows.
@@ -233,7 +245,7 @@ impl fmt::Display for StoreError {
             ),
             Self::Stale { peer } => write!(
                 f,
-                "this store is older than its channels: {peer} has proven it. Nothing was published; start with recover"
+                "this store is older than its channels: {peer} has proven it. Nothing is published from now on; start with recover"
             ),
             Self::Corrupt(why) => write!(f, "the store is corrupt: {why}"),
             Self::Version { found, known } => {

@@ -1,8 +1,9 @@
 //! LDK's channel manager as peers meet it, without LDK's limit of 250 inbound peers that have no channel: `door.rs` has ours.
 
+use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bitcoin::constants::ChainHash;
 use bitcoin::secp256k1::PublicKey;
@@ -18,33 +19,53 @@ use crate::sync::{lock, wait_for};
 
 /// How long the reason for a panic may take to be known.
 const REASON: Duration = Duration::from_secs(1);
+/// What LDK says when a peer proves that our state is old.
+const FALLEN_BEHIND: &str = "We have fallen behind";
 
 /// Whether LDK has panicked, as it does when a peer proves that our state is old: nothing of it may be used any more.
 #[derive(Default)]
 pub struct Fallen {
-    by: Mutex<Option<PublicKey>>,
+    /// Set once it has; with the peer that has proven it, if that is why.
+    state: Mutex<Option<Option<PublicKey>>>,
     known: Condvar,
 }
 
 impl Fallen {
-    /// The peer that has proven it.
-    pub fn by(&self) -> Option<PublicKey> {
-        *lock(&self.by)
+    /// Whether nothing of LDK may be used.
+    pub fn has(&self) -> bool {
+        lock(&self.state).is_some()
     }
 
     fn set(&self, peer: PublicKey) {
-        lock(&self.by).get_or_insert(peer);
+        lock(&self.state).get_or_insert(Some(peer));
         self.known.notify_all();
     }
 
-    /// As [`Fallen::by`], where LDK has panicked and the reason may be known at any moment.
-    pub fn reason(&self) -> Option<PublicKey> {
-        let by = lock(&self.by);
-        match *by {
-            Some(peer) => Some(peer),
-            None => *wait_for(&self.known, by, REASON),
-        }
+    /// LDK has panicked, whatever the reason.
+    pub fn close(&self) {
+        lock(&self.state).get_or_insert(None);
+        self.known.notify_all();
     }
+
+    /// The peer that has proven it, where LDK has panicked and the reason may be known at any moment.
+    pub fn reason(&self) -> Option<PublicKey> {
+        let until = Instant::now().checked_add(REASON);
+        let mut state = lock(&self.state);
+        while state.is_none() {
+            let left = until.and_then(|until| until.checked_duration_since(Instant::now()));
+            let Some(left) = left.filter(|left| !left.is_zero()) else {
+                break;
+            };
+            state = wait_for(&self.known, state, left);
+        }
+        state.flatten()
+    }
+}
+
+/// The words of a panic.
+fn says(panic: &(dyn Any + Send)) -> Option<&str> {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
 }
 
 /// Passes everything on. Only who dialled whom is kept back, which LDK uses for that limit and for nothing else.
@@ -54,6 +75,11 @@ impl Fallen {
 pub struct Inbound {
     manager: Arc<ChannelManager>,
     way: Way,
+    /// What goes out besides the manager's messages.
+    own: Mutex<Vec<MessageSendEvent>>,
+    /// Only in builds for tests: hangs up instead of signing, once.
+    #[cfg(feature = "faults")]
+    hangs_up: std::sync::atomic::AtomicBool,
 }
 
 enum Way {
@@ -64,7 +90,6 @@ enum Way {
     },
     Recovering {
         told: Told,
-        answers: Mutex<Vec<MessageSendEvent>>,
     },
 }
 
@@ -76,21 +101,38 @@ impl Inbound {
         look: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let look = Box::new(look);
-        let way = Way::Open { fallen, look };
-        Self { manager, way }
+        Self::with(manager, Way::Open { fallen, look })
     }
 
     /// For a node that recovers.
     pub fn recovering(manager: Arc<ChannelManager>, told: Told) -> Self {
-        let answers = Mutex::default();
-        let way = Way::Recovering { told, answers };
-        Self { manager, way }
+        Self::with(manager, Way::Recovering { told })
+    }
+
+    fn with(manager: Arc<ChannelManager>, way: Way) -> Self {
+        Self {
+            manager,
+            way,
+            own: Mutex::default(),
+            #[cfg(feature = "faults")]
+            hangs_up: false.into(),
+        }
+    }
+
+    /// Only in builds for tests: with this fault, if it is one of this place.
+    #[cfg(feature = "faults")]
+    pub fn hangs_up_at_funding(self, fault: Option<crate::lsp::Fault>) -> Self {
+        let here = fault == Some(crate::lsp::Fault::HangsUpAtFunding);
+        Self {
+            hangs_up: here.into(),
+            ..self
+        }
     }
 
     /// The manager, unless it may meet nobody.
     fn open(&self) -> Option<&ChannelManager> {
         match &self.way {
-            Way::Open { fallen, .. } if fallen.by().is_none() => Some(&self.manager),
+            Way::Open { fallen, .. } if !fallen.has() => Some(&self.manager),
             _ => None,
         }
     }
@@ -126,13 +168,11 @@ impl Inbound {
 
 impl BaseMessageHandler for Inbound {
     fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
-        match &self.way {
-            Way::Open { .. } => self
-                .open()
-                .map(BaseMessageHandler::get_and_clear_pending_msg_events)
-                .unwrap_or_default(),
-            Way::Recovering { answers, .. } => std::mem::take(&mut lock(answers)),
+        let mut events = std::mem::take(&mut *lock(&self.own));
+        if let Some(manager) = self.open() {
+            events.append(&mut manager.get_and_clear_pending_msg_events());
         }
+        events
     }
 
     fn peer_disconnected(&self, peer: PublicKey) {
@@ -176,7 +216,6 @@ impl ChannelMessageHandler for Inbound {
         handle_open_channel_v2: &msgs::OpenChannelV2;
         handle_accept_channel: &msgs::AcceptChannel;
         handle_accept_channel_v2: &msgs::AcceptChannelV2;
-        handle_funding_created: &msgs::FundingCreated;
         handle_funding_signed: &msgs::FundingSigned;
         handle_channel_ready: &msgs::ChannelReady;
         handle_peer_storage: msgs::PeerStorage;
@@ -208,6 +247,23 @@ impl ChannelMessageHandler for Inbound {
         handle_error: &msgs::ErrorMessage;
     }
 
+    fn handle_funding_created(&self, peer: PublicKey, message: &msgs::FundingCreated) {
+        #[cfg(feature = "faults")]
+        if self
+            .hangs_up
+            .swap(false, std::sync::atomic::Ordering::Relaxed)
+        {
+            lock(&self.own).push(MessageSendEvent::HandleError {
+                node_id: peer,
+                action: msgs::ErrorAction::DisconnectPeer { msg: None },
+            });
+            return;
+        }
+        if let Some(manager) = self.open() {
+            manager.handle_funding_created(peer, message);
+        }
+    }
+
     fn handle_commitment_signed_batch(
         &self,
         peer: PublicKey,
@@ -230,13 +286,17 @@ impl ChannelMessageHandler for Inbound {
                 let handle = AssertUnwindSafe(|| {
                     ChannelMessageHandler::handle_channel_reestablish(manager, peer, message);
                 });
-                if catch_unwind(handle).is_err() {
-                    fallen.set(peer);
+                if let Err(panic) = catch_unwind(handle) {
+                    match says(&*panic) {
+                        // Only this is a proof; it cannot be forged, as the peer must know our secret of a later state.
+                        Some(text) if text.starts_with(FALLEN_BEHIND) => fallen.set(peer),
+                        _ => fallen.close(),
+                    }
                     look();
                 }
             }
-            Way::Recovering { told, answers } => {
-                lock(answers).extend(self.ask_to_close(peer, message.channel_id));
+            Way::Recovering { told } => {
+                lock(&self.own).extend(self.ask_to_close(peer, message.channel_id));
                 told(crate::convert::channel(&message.channel_id), peer);
             }
         }

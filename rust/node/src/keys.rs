@@ -1,7 +1,7 @@
 //! One mnemonic, and every key that comes from it.
 
 use crate::error::NodeError;
-use crate::files::{draft_of, parent, publish};
+use crate::files::{create_new, draft_of, parent, publish};
 use crate::log::Log;
 use bip39::Mnemonic;
 use bitcoin::bip32::{ChildNumber, Xpriv, Xpub};
@@ -18,7 +18,7 @@ use lightning::sign::{
     ReceiveAuthKey, Recipient, SignerProvider, SpendableOutputDescriptor,
 };
 use lightning_invoice::RawBolt11Invoice;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -202,11 +202,7 @@ fn without_words(error: &bip39::Error) -> String {
 fn create(path: &Path, content: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(parent(path))?;
     let draft = draft_of(path);
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&draft)?;
+    let mut file = create_new(&draft)?;
     let written = file.write_all(content).and_then(|()| file.sync_all());
     match written {
         Ok(()) => publish(&draft, path),

@@ -184,7 +184,7 @@ pub struct ManagerSnapshot {
 
 impl Snapshot for ManagerSnapshot {
     fn take_needs(&self) -> bool {
-        self.fallen.by().is_some() || self.manager.get_and_clear_needs_persistence()
+        self.fallen.has() || self.manager.get_and_clear_needs_persistence()
     }
 
     fn write(&self, buf: &mut Vec<u8>) -> Result<(), Broken> {
@@ -193,7 +193,9 @@ impl Snapshot for ManagerSnapshot {
         if catch_unwind(write).is_ok() {
             return Ok(());
         }
-        Err(match self.fallen.reason() {
+        let reason = self.fallen.reason();
+        self.fallen.close();
+        Err(match reason {
             Some(peer) => Broken {
                 why: StoreError::Stale {
                     peer: peer.to_string(),

@@ -1,6 +1,6 @@
 //! The node: assembled from store, keys, chain and LDK; started, stopped, and what its parts share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -36,7 +36,7 @@ use crate::events::Events;
 use crate::fees::{FeeConfig, Fees};
 use crate::inbound::{Fallen, Inbound};
 use crate::journal::{Journal, LEDGER};
-use crate::keys::{Keys, Seed};
+use crate::keys::{Keys, Seed, SEED_FILE};
 use crate::ldk::{
     self, ChainMonitor, ChannelManager, Gossip, Graph, Parts, PeerManager, Scorer, Sweeper,
 };
@@ -364,6 +364,8 @@ impl Node {
                 Arc::new(move |channel, peer| recovery.note_told(channel, convert::node_id(&peer))),
             ),
         };
+        #[cfg(feature = "faults")]
+        let channels = channels.hangs_up_at_funding(config.fault);
         let pm = ldk::peer_manager(&parts, channels, &gossip, &transport);
         let lsp = config
             .lsp
@@ -599,13 +601,28 @@ impl Node {
     /// What was published and is in no block is sent again: a bitcoind forgets it in a crash, a full mempool drops it,
     /// and a reorganisation may have met either.
     pub(crate) fn publish_again(&self) {
+        // What a peer has forgotten and cannot close any more is not to come to be.
+        let unwanted: HashSet<_> = match &self.recovery {
+            None => HashSet::new(),
+            Some(_) => self.funding_txids(),
+        };
         let closed = self.closings.all().into_iter().filter(|tx| {
             let txid = tx.compute_txid();
             self.parts.wallet.confirmed_at(&txid).is_none()
         });
         for tx in self.parts.wallet.unconfirmed().into_iter().chain(closed) {
-            drop(self.parts.broadcaster.broadcast(vec![tx]));
+            if !unwanted.contains(&tx.compute_txid()) {
+                drop(self.parts.broadcaster.broadcast(vec![tx]));
+            }
         }
+    }
+
+    /// The funding transactions of all channels that are watched.
+    fn funding_txids(&self) -> HashSet<Txid> {
+        let monitors = self.monitors.list_monitors().into_iter();
+        monitors
+            .filter_map(|id| Some(self.monitors.get_monitor(id).ok()?.get_funding_txo().txid))
+            .collect()
     }
 
     /// After a restart, the funding transactions too that no mempool ever took. LDK lists only channels that both have
@@ -852,6 +869,12 @@ pub(crate) fn descriptor_sat(descriptor: &lightning::sign::SpendableOutputDescri
 type Opened = (Box<dyn Store>, Option<MemoryStore>, Seed);
 
 fn open_store(config: &Config, log: &Arc<Log>) -> Result<Opened, NodeError> {
+    // Before a seed is made that nobody wants.
+    if config.recover && config.mnemonic.is_none() && !config.data_dir.join(SEED_FILE).exists() {
+        return Err(NodeError::config(
+            "recover: the data folder has no node; give the words, or restore a backup into it first",
+        ));
+    }
     std::fs::create_dir_all(&config.data_dir).map_err(|e| {
         NodeError::config(format!(
             "data_dir: {} cannot be made: {e}",
@@ -872,7 +895,7 @@ fn open_store(config: &Config, log: &Arc<Log>) -> Result<Opened, NodeError> {
     }
     // After the store, whose lock keeps a second process out.
     let seed = Seed::load_or_create(&config.data_dir, config.mnemonic.as_deref(), log)?;
-    match lock_node(&seed.node_id()?.to_string(), &config.data_dir) {
+    match lock_node(&seed.node_id()?.to_string()) {
         Ok(_lock) => store = Box::new(Only { store, _lock }),
         Err(copy @ StoreError::Copy { .. }) => return Err(copy.into()),
         Err(error) => log.warn(

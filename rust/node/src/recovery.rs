@@ -42,6 +42,8 @@ use crate::sync::lock;
 
 const KIND: &str = "recovery";
 const KEY: &str = "since";
+/// Channels that peers came with and that are remembered.
+const MAX_TOLD: usize = 10_000;
 /// How long an address is given to answer.
 const ASK: Duration = Duration::from_secs(5);
 /// Addresses looked at ahead of the last one used: each channel takes two, and most of them are never paid to.
@@ -158,7 +160,8 @@ pub fn decide(config: &Config, boot: &Boot, now_ms: u64) -> Result<Option<Marker
             "recover: the data folder is empty; give the words, or restore a backup into it first",
         )),
         (None, true) => Err(NodeError::config(
-            "recover: this is a node's own store, with nothing to recover; its channels would be closed",
+            "recover: this is a node's own store, with nothing to recover, and its channels would be closed; if it was set \
+             back, make a backup of it and restore that",
         )),
     }
 }
@@ -283,7 +286,11 @@ impl Recovery {
 
     /// A peer came with a channel and was told to close it.
     pub fn note_told(&self, channel: ChannelId, peer: NodeId) {
-        lock(&self.told).insert(channel, peer);
+        let mut told = lock(&self.told);
+        // Anybody may name channels that never were.
+        if told.len() < MAX_TOLD || told.contains_key(&channel) {
+            told.insert(channel, peer);
+        }
     }
 
     /// Looks for what peers have paid to our keys since ever.

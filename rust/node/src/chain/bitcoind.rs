@@ -19,6 +19,7 @@ use std::time::Duration;
 /// No call waits longer, but for a scan of all coins there are: minutes on the main network.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const SCAN_TIMEOUT: Duration = Duration::from_secs(3_600);
+const SCAN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where the bitcoind is.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,8 +267,19 @@ impl Bitcoind {
                 }
             })
             .collect();
-        let scan = ("scantxoutset", json!(["start", wanted]));
-        let value = self.http.call_within(SCAN_TIMEOUT, scan.0, scan.1).await?;
+        let scan = json!(["start", wanted]);
+        let value = loop {
+            let call = self
+                .http
+                .call_within(SCAN_TIMEOUT, "scantxoutset", scan.clone());
+            match call.await {
+                // Another one's, or that of a start that was given up.
+                Err(ChainError::Refused { message, .. }) if message.contains("in progress") => {
+                    tokio::time::sleep(SCAN_PAUSE).await;
+                }
+                answer => break answer?,
+            }
+        };
         let unspents = value.get("unspents").and_then(Value::as_array);
         let unspents = unspents.ok_or_else(|| odd("scantxoutset"))?;
         unspents

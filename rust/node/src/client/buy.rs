@@ -443,6 +443,12 @@ impl Node {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let lifetime_s = draft.expires_at_ms.saturating_sub(now_ms()) / 1_000;
+        if lifetime_s == 0 && draft.sale.is_some() {
+            return Err(NodeError::lsp_refused(
+                0,
+                "its offer ended while it was bought",
+            ));
+        }
         let lifetime_s = u32::try_from(lifetime_s.max(1)).unwrap_or(MAX_EXPIRY_S);
         // LDK enforces the delta given here on the payment; the invoice may ask for more (J-41).
         let (hash, secret) = self

@@ -2,6 +2,7 @@
 //! run on one machine.
 
 use super::{Loaded, Op, Row, Store, StoreError};
+use crate::files::draft_of;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -73,12 +74,12 @@ impl Drop for Lock {
     }
 }
 
-/// The lock of a node id on this machine, for those that run as the same user. `near` is a folder of that user's.
+/// The lock of a node id on this machine, for those that run as the same user.
 ///
 /// # Errors
 /// [`StoreError::Copy`] if it is taken; [`StoreError::Failed`] if there is no place for it.
-pub(crate) fn lock_node(node_id: &str, near: &Path) -> Result<NodeLock, StoreError> {
-    let path = lock_folder(near)?.join(format!("{node_id}.lock"));
+pub(crate) fn lock_node(node_id: &str) -> Result<NodeLock, StoreError> {
+    let path = lock_folder()?.join(format!("{node_id}.lock"));
     for _ in 0..TRIES {
         let lock = Lock::take(&path).map_err(|error| match error {
             StoreError::Locked { pid } => StoreError::Copy { pid },
@@ -101,22 +102,23 @@ pub(crate) struct NodeLock {
 
 impl Drop for NodeLock {
     fn drop(&mut self) {
-        if self.lock.holder == std::process::id() {
+        // Unless somebody has cleaned up and another has the name by now.
+        if self.lock.holder == std::process::id() && self.lock.is_at(&self.path) {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-fn lock_folder(near: &Path) -> Result<PathBuf, StoreError> {
+/// One folder for all of a user's nodes, whether they are services or run in a shell: no environment variable has a say.
+fn lock_folder() -> Result<PathBuf, StoreError> {
     let io = |error: std::io::Error| StoreError::Failed(format!("no place for locks: {error}"));
-    if let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        let folder = Path::new(&runtime).join("ldkjit");
-        if fs::create_dir_all(&folder).is_ok() {
-            return Ok(folder);
-        }
-    }
-    let owner = owner(near).map_err(io)?;
-    let folder = std::env::temp_dir().join(format!("ldkjit-{owner}"));
+    let everybodys = if cfg!(unix) {
+        PathBuf::from("/tmp")
+    } else {
+        std::env::temp_dir()
+    };
+    let user = user(&everybodys).map_err(io)?;
+    let folder = everybodys.join(format!("ldkjit-{user}"));
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -126,13 +128,25 @@ fn lock_folder(near: &Path) -> Result<PathBuf, StoreError> {
         Err(error) => return Err(io(error)),
     }
     // Anybody may write there: a folder of somebody else's tells nothing.
-    if self::owner(&folder).map_err(io)? != owner {
+    if owner(&folder).map_err(io)? != user {
         return Err(StoreError::Failed(format!(
             "no place for locks: {} is somebody else's",
             folder.display()
         )));
     }
     Ok(folder)
+}
+
+/// Who runs this: the owner of a file that it makes.
+fn user(folder: &Path) -> std::io::Result<u32> {
+    let probe = draft_of(&folder.join("ldkjit"));
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&probe)?;
+    let owner = owner(&probe);
+    fs::remove_file(&probe)?;
+    owner
 }
 
 #[cfg(unix)]
@@ -175,26 +189,21 @@ impl Store for Only {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::testing::TempDir;
 
     #[test]
     fn one_node_id_is_held_once() {
-        let dir = TempDir::new();
         let id = format!("test-{}", std::process::id());
-        let first = lock_node(&id, dir.path()).unwrap();
+        let first = lock_node(&id).unwrap();
         let pid = Some(std::process::id());
-        assert_eq!(
-            lock_node(&id, dir.path()).err(),
-            Some(StoreError::Copy { pid })
-        );
+        assert_eq!(lock_node(&id).err(), Some(StoreError::Copy { pid }));
         let other = format!("{id}-other");
-        drop(lock_node(&other, dir.path()).unwrap());
+        drop(lock_node(&other).unwrap());
         drop(first);
         // A file that somebody left behind is no lock.
-        let left = lock_folder(dir.path()).unwrap().join(format!("{id}.lock"));
+        let left = lock_folder().unwrap().join(format!("{id}.lock"));
         assert!(!left.exists());
         fs::write(&left, "1").unwrap();
-        drop(lock_node(&id, dir.path()).unwrap());
+        drop(lock_node(&id).unwrap());
         assert!(!left.exists());
     }
 }

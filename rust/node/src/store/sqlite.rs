@@ -2,10 +2,10 @@
 
 use super::lock::Lock;
 use super::{follows, rows_follow, Loaded, Op, Row, Store, StoreError, ARCHIVE, SCHEMA_VERSION};
+use crate::files::create_new;
 use bitcoin::Network;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 /// Pages in the log before they are moved into the database (32 MB). The manager is rewritten by every
@@ -24,7 +24,7 @@ const DELETE: &str = "DELETE FROM kv WHERE kind = ?1 AND key = ?2";
 const APPEND: &str = "INSERT INTO history(kind, seq, key, value) VALUES(?1, ?2, ?3, ?4)";
 const SEQ: &str = "UPDATE meta SET value = ?1 WHERE name = 'seq'";
 
-/// A store in one file, `ldkjit.sqlite`, beside its lock.
+/// A store in one file, `node.sqlite`, beside its lock.
 pub struct SqliteStore {
     db: Option<Connection>,
     seq: u64,
@@ -94,7 +94,7 @@ impl SqliteStore {
     /// Writes the store at `from` into the new file `to`, as it is in one commit, whether somebody writes on or not.
     pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
         drop(Self::reader(from)?);
-        create_private(to)?;
+        create_new(to).map_err(|e| StoreError::Failed(format!("the copy: {e}")))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(from, flags).map_err(failed)?;
         let to = to.to_str().ok_or_else(|| {
@@ -342,13 +342,9 @@ fn lock_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Creates the file readable by its owner only; SQLite gives its log the same mode.
+/// Creates the file, if it is not there, readable by its owner only; SQLite gives its log the same mode.
 fn create_private(path: &Path) -> Result<(), StoreError> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
+    match create_new(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(StoreError::Failed(format!("the database file: {error}"))),

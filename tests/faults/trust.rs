@@ -173,6 +173,9 @@ async fn a_dry_pool_and_a_full_one() {
         lsp.parts.wallet.balances().unconfirmed_sat > 20 * 300_000
     })
     .await;
+    for tx in lsp.parts.wallet.unconfirmed() {
+        world.in_mempool(&tx.compute_txid().to_string()).await;
+    }
     world.mine(1, &[&lsp, &payer, &wallet]).await;
     assert!(coins.confirmed_sat > lsp.parts.wallet.balances().confirmed_sat);
     let bought = wallet.receive(request).await.unwrap();

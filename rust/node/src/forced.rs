@@ -32,10 +32,9 @@ pub async fn look(node: Arc<Node>) {
     let now = forgotten.iter().map(|(id, _)| *id).collect();
     let before = std::mem::replace(&mut *lock(&node.forced.0), now);
     for (id, funding) in forgotten.iter().filter(|(id, _)| before.contains(id)) {
-        match node.chain.tx_out(funding, true).await {
-            Ok(Some(_)) => publish(&node, *id),
-            // Spent by a transaction that waits for its block, or not there itself, or not to be known now.
-            Ok(None) | Err(_) => {}
+        // Or it is spent by a transaction that waits for its block, or not there itself, or not to be known now.
+        if let Ok(Some(_)) = node.chain.tx_out(funding, true).await {
+            publish(&node, *id);
         }
     }
 }

@@ -46,7 +46,7 @@ impl HandOver {
     /// Whether nothing is on its way.
     pub fn is_done(&self) -> bool {
         let seen = self.seen();
-        seen % 2 == 0 && *self.done.borrow() == Some(seen)
+        seen.is_multiple_of(2) && *self.done.borrow() == Some(seen)
     }
 
     /// What `count` finds while nothing is on its way; what it finds all the same if that takes too long.

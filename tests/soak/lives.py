@@ -46,6 +46,7 @@ class Lives(Stage):
         self.excused: dict[str, str] = {}
         self.resting: list[asyncio.Task[None]] = []
         self.gifts: set[str] = set()
+        self.given: set[str] = set()
         self.waits_for: dict[str, str] = {}
 
     async def _live(self, slot: int) -> None:
@@ -61,7 +62,7 @@ class Lives(Stage):
             if life.done():
                 life.result()
             else:
-                self.resting.append(life)
+                self.resting += [life, asyncio.create_task(self._give(self.living[name]))]
 
     async def _lives(self) -> None:
         """All that wallets do until the time is over."""
@@ -346,11 +347,16 @@ class Lives(Stage):
 
         await self._until(closed, f"{wallet.name}'s unpaid channel to be closed")
 
+    async def _give(self, wallet: Process) -> None:
+        """Coins that pay for the claim of an HTLC of its own commitment transaction."""
+        if wallet.name not in self.given:
+            self.given.add(wallet.name)
+            address = (await self._retry(wallet, "new_address"))["address"]
+            self.gifts.add(await self.chain.send(address, GIFT_SAT))
+
     async def _rest(self, wallet: Process) -> None:
         """What was in a channel that ended on the chain comes to the wallet, to the satoshi."""
-        # An HTLC of its own commitment transaction it can only claim with coins that pay for it.
-        address = (await self._retry(wallet, "new_address"))["address"]
-        self.gifts.add(await self.chain.send(address, GIFT_SAT))
+        await self._give(wallet)
         self.waits_for[wallet.name] = "its money"
 
         small = 0

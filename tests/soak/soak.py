@@ -309,7 +309,7 @@ class Soak(Lives):
             p.received_msat or 0
             for p in self.paid
             if p.payee == "payer" and p.status == "succeeded"
-        )
+        ) + sum(p.borne_msat for p in self.paid)
         have = await self._payer_balance()
         if have != self.payer_start - sent + got:
             text = f"has {have}, had {self.payer_start}, sent {sent}, got {got} msat"

@@ -122,7 +122,9 @@ impl Service {
         if lacks_features(node, client) {
             log.warn(
                 "lsp",
-                format_args!("{client} offers no scid aliases or no anchors: no channel for it (S-48)"),
+                format_args!(
+                    "{client} offers no scid aliases or no anchors: no channel for it (S-48)"
+                ),
             );
             return failed(OpenFailure::ClientUnable);
         }

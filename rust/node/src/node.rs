@@ -279,11 +279,12 @@ impl Node {
         )?;
         let wallet = Arc::new(wallet);
         let keys = Arc::new(Keys::new(seed, wallet.clone())?);
-        let spender = wallet.clone();
+        let (spender, forgetter) = (wallet.clone(), wallet.clone());
         let closings = Closings::load(journal.clone(), &boot.live, marker.is_some())?;
         let closings = Arc::new(closings);
         let broadcaster = Arc::new(Broadcaster::new(
             Arc::new(move |tx| spender.broadcasted(tx)),
+            Arc::new(move |tx| forgetter.forget(tx)),
             closings.clone(),
             log.clone(),
         ));

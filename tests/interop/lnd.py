@@ -480,25 +480,29 @@ class Lnd:
         told = await self.call("GET", "/v1/balance/channels")
         return int(told["local_balance"]["msat"]), int(told["remote_balance"]["msat"])
 
-    async def wait_route(self, to: str, amount: int, hops: Sequence[Hop] = ()) -> None:
-        """Wait until it would send this amount, msat: a channel is active before it is used."""
+    async def wait_route(self, channel: LndChannel) -> None:
+        """Wait until it would send over a channel, which is called active sooner than that."""
 
         async def routed() -> bool:
             try:
-                return bool(await self._routes(to, amount, hops))
+                return bool(await self._routes(channel.peer, 1_000, over=channel.scid))
             except LndError:
                 return False
 
         await until(routed, f"a route of {self.alias}'s")
 
     async def _routes(
-        self, to: str, amount: int, hops: Sequence[Hop], **more: Any
+        self, to: str, amount: int, *, over: int, hops: Sequence[Hop] = (), final_delta: int = 80
     ) -> list[dict[str, Any]]:
-        hints = [{"hop_hints": [each.told()]} for each in hops]
         told = await self.call(
             "POST",
             f"/v1/graph/routes/{to}/0",
-            {"amt_msat": str(amount), "route_hints": hints, **more},
+            {
+                "amt_msat": str(int(amount)),
+                "route_hints": [{"hop_hints": [each.told()]} for each in hops],
+                "outgoing_chan_ids": [str(over)],
+                "final_cltv_delta": final_delta,
+            },
         )
         return list(told["routes"])
 
@@ -506,7 +510,9 @@ class Lnd:
 
     async def add_invoice(self, amount: int) -> LndInvoice:
         """Make an invoice of ``amount`` msat that also names private channels."""
-        told = await self.call("POST", "/v1/invoices", {"value_msat": str(amount), "private": True})
+        told = await self.call(
+            "POST", "/v1/invoices", {"value_msat": str(int(amount)), "private": True}
+        )
         return LndInvoice(told["payment_request"], _hex(told["r_hash"]))
 
     async def add_hold_invoice(self, amount: int, payment_hash: str) -> LndInvoice:
@@ -514,7 +520,7 @@ class Lnd:
         told = await self.call(
             "POST",
             "/v2/invoices/hodl",
-            {"hash": _b64(payment_hash), "value_msat": str(amount), "private": True},
+            {"hash": _b64(payment_hash), "value_msat": str(int(amount)), "private": True},
         )
         return LndInvoice(told["payment_request"], payment_hash)
 
@@ -562,9 +568,9 @@ class Lnd:
         """
         request: dict[str, Any] = {"payment_request": bolt11, "max_parts": parts}
         if amount is not None:
-            request["amt_msat"] = str(amount)
+            request["amt_msat"] = str(int(amount))
         if largest is not None:
-            request["max_shard_size_msat"] = str(largest)
+            request["max_shard_size_msat"] = str(int(largest))
         return await self._pay(request, max_fee, timeout_s)
 
     async def keysend(
@@ -574,7 +580,7 @@ class Lnd:
         preimage = secrets.token_bytes(32)
         request = {
             "dest": _b64(node_id),
-            "amt_msat": str(amount),
+            "amt_msat": str(int(amount)),
             "payment_hash": base64.b64encode(hashlib.sha256(preimage).digest()).decode(),
             "dest_custom_records": {str(KEYSEND_RECORD): base64.b64encode(preimage).decode()},
             "route_hints": [{"hop_hints": [each.told()]} for each in hops],
@@ -589,7 +595,7 @@ class Lnd:
             "/v2/router/send",
             {
                 **request,
-                "fee_limit_msat": str(max_fee),
+                "fee_limit_msat": str(int(max_fee)),
                 "timeout_seconds": int(timeout_s),
                 "no_inflight_updates": True,
             },
@@ -633,12 +639,10 @@ class Lnd:
             final_delta: The invoice's final CLTV delta.
             timeout_s: How long the outcome may take.
         """
-        (route,) = await self._routes(
-            to, amount, [hop], outgoing_chan_id=str(over), final_cltv_delta=final_delta
-        )
+        (route,) = await self._routes(to, amount, over=over, hops=[hop], final_delta=final_delta)
         route["hops"][-1]["mpp_record"] = {
             "payment_addr": _b64(secret),
-            "total_amt_msat": str(total),
+            "total_amt_msat": str(int(total)),
         }
         told = await self.call(
             "POST",

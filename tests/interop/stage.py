@@ -89,7 +89,10 @@ class Stage:
                 return theirs, ours
             return None
 
-        return await until(both, f"the channel {funding} to be usable")
+        theirs, ours = await until(both, f"the channel {funding} to be usable")
+        if theirs.local_sat > theirs.capacity_sat // 10:  # more than its reserve
+            await lnd.wait_route(theirs)
+        return theirs, ours
 
     async def coins(self, *owners: Node | Lnd) -> int:
         """The coins of all of them, satoshi."""

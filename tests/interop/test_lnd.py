@@ -421,6 +421,15 @@ async def test_invoices_each_way_and_a_close_by_consent(
     await lnd_lost(lnd, their_before, 100_000_000)
     await comes_to(lambda: our_side(node, ours), before + 100_000_000, "msat our node can send")
 
+    spontaneous = await node.keysend(lnd.node_id, Msat(1_000_000))
+    assert (spontaneous.kind, spontaneous.amount, spontaneous.fee) == ("keysend", 1_000_000, 0)
+    assert await lnd.wait_invoice(spontaneous.payment_hash, "SETTLED") == 1_000_000
+    back = await lnd.keysend(await id_of(node), 1_000_000)
+    assert (back.status, back.amount, back.fee) == ("SUCCEEDED", 1_000_000, 0)
+    assert (await node.wait_payment(back.payment_hash, timeout=10)).kind == "keysend"
+    await lnd_lost(lnd, their_before, 100_000_000)
+    await comes_to(lambda: our_side(node, ours), before + 100_000_000, "msat our node can send")
+
     height = await stage.box.chain.rpc.height()
     coins = await lnd.coins(), await coins_of(node)
     if closer == "lnd":
@@ -461,7 +470,7 @@ async def test_a_close_by_force(stage: Stage, opener: str, closer: str) -> None:
     height = await stage.box.chain.rpc.height()
     coins = await lnd.coins(), await coins_of(node)
     commitment = await close_by_force(two, closer)
-    await resolved(two)
+    await resolved(stage, lnd, node)
     assert await node.channels() == [] == await lnd.channels()
     await nothing_lost(two, commitment, height, sum(coins))
     # Each has its own share, less fees that it pays itself.
@@ -488,7 +497,7 @@ async def test_a_held_payment_is_taken_on_chain(stage: Stage, closer: str) -> No
         commitment = await close_by_force(two, closer)
         await stage.mine(1)
         await lnd.settle(preimage)
-        await resolved(two)
+        await resolved(stage, lnd, node, paying=paying)
         paid = await paying
     finally:
         paying.cancel()
@@ -511,7 +520,7 @@ async def test_a_held_payment_comes_back_by_the_chain(stage: Stage, closer: str)
         height = await stage.box.chain.rpc.height()
         coins = await lnd.coins(), await coins_of(node)
         commitment = await close_by_force(two, closer)
-        await resolved(two)
+        await resolved(stage, lnd, node, paying=paying)
         with pytest.raises(PaymentError):
             await paying
     finally:
@@ -534,17 +543,37 @@ async def close_by_force(two: Two, closer: str) -> str:
     return await until(commitment, "the commitment transaction in the mempool")
 
 
-async def resolved(two: Two, blocks: int = 1_200) -> None:
-    """Mine until nothing of the channel is left to be claimed by either."""
-    for _ in range(blocks // 6):
-        await two.stage.mine(6)
-        balances = await two.node.balances()
-        ours = balances.pending_sweep_sat or balances.lightning.claimable
-        if not ours and not await two.lnd.limbo():
+async def resolved(
+    stage: Stage, lnd: Lnd, node: Node, *, paying: asyncio.Task[Any] | None = None
+) -> None:
+    """Mine until nothing of closed channels is left to be claimed by either.
+
+    Args:
+        stage: Where both are.
+        lnd: One of both.
+        node: The other. What it still has in open channels does not count.
+        paying: A payment that ends with an HTLC on the chain. Balances do not tell of one that
+            LND may still take, so its end is waited for too.
+    """
+    open_before = bool(await node.channels())
+    for _ in range(200):
+        await stage.mine(6)
+        balances = await node.balances()
+        ours = balances.pending_sweep_sat or (balances.lightning.claimable and not open_before)
+        if not ours and not await lnd.limbo() and (paying is None or paying.done()):
             break
     else:
         pytest.fail("never resolved")
-    await two.stage.mine(1)
+    await stage.mine(1)
+
+
+async def anchors_left(stage: Stage, commitment: str) -> int:
+    """What lies in the anchors of a commitment transaction that nobody took, satoshi."""
+    outputs = (await transaction(stage.box, commitment))["vout"]
+    anchors = [each["n"] for each in outputs if each["value"] * SAT_PER_BTC == ANCHOR_SAT]
+    assert len(anchors) == 2
+    unspent = [await stage.box.chain.rpc.txout(commitment, vout) for vout in anchors]
+    return ANCHOR_SAT * sum(each is not None for each in unspent)
 
 
 async def nothing_lost(two: Two, commitment: str, height: int, coins: int) -> None:
@@ -556,19 +585,14 @@ async def nothing_lost(two: Two, commitment: str, height: int, coins: int) -> No
         height: Before the channel's end.
         coins: What both had then beside the channel, satoshi.
     """
-    outputs = (await transaction(two.stage.box, commitment))["vout"]
-    anchors = [each["n"] for each in outputs if each["value"] * SAT_PER_BTC == ANCHOR_SAT]
-    assert len(anchors) == 2
-    left = 0
-    for vout in anchors:
-        left += ANCHOR_SAT if await two.stage.box.chain.rpc.txout(commitment, vout) else 0
+    left = await anchors_left(two.stage, commitment)
     fees = await mined_fees(two.stage.box, height)
     assert 0 < fees < 60_000
-
-    async def both() -> int:
-        return await two.stage.coins(two.lnd, two.node)
-
-    await comes_to(both, coins + CAPACITY - fees - left, "the coins of both")
+    await comes_to(
+        lambda: two.stage.coins(two.lnd, two.node),
+        coins + CAPACITY - fees - left,
+        "the coins of both",
+    )
 
 
 # Hold invoices
@@ -658,3 +682,42 @@ async def test_a_restart_while_the_lsp_holds_a_payment(stage: Stage, restarts: s
     await lnd_lost(lnd, before, LARGE)
     await is_sold(shop, invoice.payment_hash, LARGE, fee, len(sent.delivered))
     assert len(await entries(lsp, kind="channel_opened")) == 1
+
+
+async def test_lnd_closes_by_force_while_the_lsp_holds_its_payment(stage: Stage) -> None:
+    """The HTLC is on the chain then, the LSP still sells the channel, and takes it there."""
+    shop = await shop_of(stage)
+    _, lnd, lsp, wallet = shop
+    amount, fee = sat(300_000), fee_of(sat(300_000))
+    invoice = await wallet.receive(amount)
+    (channel,) = await lnd.channels()
+    height = await stage.box.chain.rpc.height()
+    coins = await lnd.coins(), await coins_of(lsp)
+    await wallet.stop()
+    paying = asyncio.create_task(lnd.pay(invoice.bolt11))
+    try:
+        await is_held(lsp, invoice.payment_hash)
+        commitment = await lnd.close_channel(channel.funding, force=True)
+        seen = await stage.box.chain.mine(1)  # not by the stage: the wallet sleeps
+        await asyncio.gather(lsp.wait_height(seen), lnd.wait_height(seen))
+        await wallet.start()
+        received = await wallet.wait_payment(invoice.payment_hash, timeout=30)
+        assert (received.amount, received.opening_fee) == (amount - fee, fee)
+        await is_sold(shop, invoice.payment_hash, amount, fee, 1)
+        bought = await only_channel(wallet)
+        await resolved(stage, lnd, lsp, paying=paying)
+        sent = await paying
+    finally:
+        paying.cancel()
+    assert (sent.status, sent.amount, sent.fee) == ("SUCCEEDED", amount, 0)
+    assert sent.preimage == received.preimage
+    left = await anchors_left(stage, commitment)
+    fees = await mined_fees(stage.box, height)
+    sold = bought.capacity_sat
+    before = sum(coins) + channel.capacity_sat
+    await comes_to(
+        lambda: stage.coins(lnd, lsp), before - sold - fees - left, "the coins of LND and the LSP"
+    )
+    funding = (await transaction(stage.box, str(bought.funding_txid)))["fee_sat"]
+    ideal = coins[1] + amount.sat - sold - funding
+    assert ideal - 1_000 < await coins_of(lsp) < ideal

@@ -54,7 +54,7 @@ conformance: .venv/extension ## the conformance suite and its page; another LSP:
 
 interop: .venv/extension ## beside LND, which is built into the cache folder first (needs Go 1.25)
 	cd tests && ../$(BIN)/python -m interop.lnd_program
-	$(BIN)/pytest tests/interop --durations 10
+	BITCOIND_EXE="$$($(PYTHON) python/ldkjit/sandbox/bitcoind.py)" $(BIN)/pytest tests/interop --durations 10
 
 .PHONY: soak-node
 # Built with named moments at which it can be ended.

@@ -58,7 +58,7 @@ def _locked(path: Path) -> Generator[None, None, None]:
         yield
 
 
-def _source() -> str:
+def source_digest() -> str:
     """What is built, as a digest: another ``go.sum`` is another program of the same version."""
     return hashlib.sha256(
         b"".join((MODULE / name).read_bytes() for name in ("go.mod", "go.sum")) + TAGS.encode()
@@ -67,7 +67,7 @@ def _source() -> str:
 
 def _is_built(home: Path) -> bool:
     with contextlib.suppress(OSError):
-        return (home / "source").read_text() == _source()
+        return (home / "source").read_text() == source_digest()
     return False
 
 
@@ -81,7 +81,10 @@ def _build(home: Path) -> None:
         "CGO_ENABLED": "0",
         "GOFLAGS": f"{os.environ.get('GOFLAGS', '')} -mod=readonly -buildvcs=false".strip(),
     }
+    print(f"building LND {named} from Go modules; this takes minutes", file=sys.stderr)
     commit = f"github.com/lightningnetwork/lnd/build.Commit={named}"
+    for left_by_a_killed_build in home.parent.glob(f"{home.name}.new.*"):
+        shutil.rmtree(left_by_a_killed_build, ignore_errors=True)
     with tempfile.TemporaryDirectory(
         prefix=f"{home.name}.new.", dir=home.parent, ignore_cleanup_errors=True
     ) as new:
@@ -90,7 +93,7 @@ def _build(home: Path) -> None:
         said = _run([f"{new}/lnd", "--version"], environ)
         if named not in said:
             raise LndBuildError(f"what was built is not {named}: {said}")
-        (Path(new) / "source").write_text(_source())
+        (Path(new) / "source").write_text(source_digest())
         shutil.rmtree(home, ignore_errors=True)
         Path(new).rename(home)
 

@@ -102,8 +102,9 @@ class Stage:
 
     async def close_books(self) -> None:
         """Stop every node of ours; the books of each are right."""
-        for name in list(self.box.nodes):
-            await retire(self.box, name)
+        async with contextlib.AsyncExitStack() as stack:  # one that fails keeps no other running
+            for name in self.box.nodes:
+                stack.push_async_callback(retire, self.box, name)
 
     async def end(self, *, keep: bool) -> list[Path]:
         """End every LND; delete their folders, or keep and return them."""

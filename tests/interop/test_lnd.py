@@ -272,6 +272,45 @@ async def part_of(lnd: Lnd, wallet: Node, bolt11: str, total: int) -> dict[str, 
     }
 
 
+# Restarts while the LSP holds what LND pays
+
+
+@pytest.mark.parametrize("restarts", ["lsp", "lnd", "both"])
+async def test_a_restart_while_the_lsp_holds_a_payment(stage: Stage, restarts: str) -> None:
+    """The wallet sleeps, so the LSP holds; LND is killed, the LSP stopped; then it wakes."""
+    shop = await shop_of(stage, capacities=(CAPACITY, CAPACITY))
+    _, lnd, lsp, wallet = shop
+    fee = fee_of(LARGE)
+    invoice = await wallet.receive(LARGE)
+    before, _ = await lnd.channel_balance()
+    await wallet.stop()
+    paying = asyncio.create_task(lnd.pay(invoice.bolt11))
+    await is_held(lsp, invoice.payment_hash)
+    assert not paying.done()
+    if restarts != "lsp":
+        await lnd.kill()
+        with pytest.raises(OSError, match="lnd"):  # the stream ends, the payment does not
+            await paying
+    if restarts != "lnd":
+        await lsp.stop()
+        await lsp.start()
+    if restarts != "lsp":
+        await lnd.start()
+    for each in await lnd.channels():
+        await stage.usable(lnd, lsp, each.funding)
+    await wallet.start()
+    received = await wallet.wait_payment(invoice.payment_hash, timeout=60)
+    assert (received.amount, received.opening_fee) == (LARGE - fee, fee)
+    sent = await lnd.wait_payment(invoice.payment_hash)
+    assert (sent.status, sent.amount, sent.fee) == ("SUCCEEDED", LARGE, 0)
+    assert (sum(sent.delivered), sent.preimage) == (LARGE, received.preimage)
+    if restarts == "lsp":
+        assert (await paying).status == "SUCCEEDED"
+    await lnd_lost(lnd, before, LARGE)
+    await is_sold(shop, invoice.payment_hash, LARGE, fee, len(sent.delivered))
+    assert len(await entries(lsp, kind="channel_opened")) == 1
+
+
 # Routing
 
 
@@ -461,6 +500,59 @@ async def spender(stage: Stage, outpoint: str) -> str | None:
     return found.get("spendingtxid")
 
 
+# Hold invoices
+
+
+def new_preimage() -> tuple[str, str]:
+    """A preimage and its hash."""
+    preimage = secrets.token_bytes(32)
+    return preimage.hex(), hashlib.sha256(preimage).hexdigest()
+
+
+@pytest.mark.parametrize("end", ["settle", "cancel"])
+@pytest.mark.parametrize("restarts", ["nobody", "lnd", "ours"])
+async def test_lnd_holds_our_payment(stage: Stage, end: str, restarts: str) -> None:
+    """The payment ends as LND says, also if one of both was restarted while it was held."""
+    two = await two_of(stage, "ours")
+    _, lnd, node, _, ours = two
+    before, (their_before, _) = await our_side(node, ours), await lnd.channel_balance()
+    preimage, payment_hash = new_preimage()
+    invoice = await lnd.add_hold_invoice(76_543_210, payment_hash)
+    paying = asyncio.create_task(node.pay(invoice.bolt11, timeout=60))
+    assert await lnd.wait_invoice(payment_hash, "ACCEPTED") == 76_543_210
+    assert not paying.done()
+    assert await our_side(node, ours) == before - 76_543_210
+    if restarts == "ours":
+        await node.stop()
+        with pytest.raises(LdkJitError):  # the call ends with the node, the payment does not
+            await paying
+        await node.start()
+    elif restarts == "lnd":
+        await lnd.kill()
+        await lnd.start()
+    if restarts != "nobody":
+        await stage.usable(lnd, node, str(ours.funding))
+        assert (await node.payment(payment_hash)).status == "pending"
+    if end == "settle":
+        await lnd.settle(preimage)
+        paid = await node.wait_payment(payment_hash, timeout=30)
+        assert (paid.amount, paid.fee, paid.preimage) == (76_543_210, 0, preimage)
+        moved = 76_543_210
+    else:
+        await lnd.cancel(payment_hash)
+        with pytest.raises(PaymentError):
+            await node.wait_payment(payment_hash, timeout=30)
+        moved = 0
+    if restarts != "ours":
+        (told,) = await asyncio.gather(paying, return_exceptions=True)
+        assert isinstance(told, Payment if end == "settle" else PaymentError)
+    await comes_to(lambda: our_side(node, ours), before - moved, "msat our node can send")
+    await lnd_lost(lnd, their_before, -moved)
+
+
+# Closes by force, last: they mine hundreds of blocks, which every LND that starts later reads
+
+
 @SIDES
 @OPENERS
 async def test_a_close_by_force(stage: Stage, opener: str, closer: str) -> None:
@@ -593,95 +685,6 @@ async def nothing_lost(two: Two, commitment: str, height: int, coins: int) -> No
         coins + CAPACITY - fees - left,
         "the coins of both",
     )
-
-
-# Hold invoices
-
-
-def new_preimage() -> tuple[str, str]:
-    """A preimage and its hash."""
-    preimage = secrets.token_bytes(32)
-    return preimage.hex(), hashlib.sha256(preimage).hexdigest()
-
-
-@pytest.mark.parametrize("end", ["settle", "cancel"])
-@pytest.mark.parametrize("restarts", ["nobody", "lnd", "ours"])
-async def test_lnd_holds_our_payment(stage: Stage, end: str, restarts: str) -> None:
-    """The payment ends as LND says, also if one of both was restarted while it was held."""
-    two = await two_of(stage, "ours")
-    _, lnd, node, _, ours = two
-    before, (their_before, _) = await our_side(node, ours), await lnd.channel_balance()
-    preimage, payment_hash = new_preimage()
-    invoice = await lnd.add_hold_invoice(76_543_210, payment_hash)
-    paying = asyncio.create_task(node.pay(invoice.bolt11, timeout=60))
-    assert await lnd.wait_invoice(payment_hash, "ACCEPTED") == 76_543_210
-    assert not paying.done()
-    assert await our_side(node, ours) == before - 76_543_210
-    if restarts == "ours":
-        await node.stop()
-        with pytest.raises(LdkJitError):  # the call ends with the node, the payment does not
-            await paying
-        await node.start()
-    elif restarts == "lnd":
-        await lnd.kill()
-        await lnd.start()
-    if restarts != "nobody":
-        await stage.usable(lnd, node, str(ours.funding))
-        assert (await node.payment(payment_hash)).status == "pending"
-    if end == "settle":
-        await lnd.settle(preimage)
-        paid = await node.wait_payment(payment_hash, timeout=30)
-        assert (paid.amount, paid.fee, paid.preimage) == (76_543_210, 0, preimage)
-        moved = 76_543_210
-    else:
-        await lnd.cancel(payment_hash)
-        with pytest.raises(PaymentError):
-            await node.wait_payment(payment_hash, timeout=30)
-        moved = 0
-    if restarts != "ours":
-        (told,) = await asyncio.gather(paying, return_exceptions=True)
-        assert isinstance(told, Payment if end == "settle" else PaymentError)
-    await comes_to(lambda: our_side(node, ours), before - moved, "msat our node can send")
-    await lnd_lost(lnd, their_before, -moved)
-
-
-# Restarts while the LSP holds what LND pays
-
-
-@pytest.mark.parametrize("restarts", ["lsp", "lnd", "both"])
-async def test_a_restart_while_the_lsp_holds_a_payment(stage: Stage, restarts: str) -> None:
-    """The wallet sleeps, so the LSP holds; LND is killed, the LSP stopped; then it wakes."""
-    shop = await shop_of(stage, capacities=(CAPACITY, CAPACITY))
-    _, lnd, lsp, wallet = shop
-    fee = fee_of(LARGE)
-    invoice = await wallet.receive(LARGE)
-    before, _ = await lnd.channel_balance()
-    await wallet.stop()
-    paying = asyncio.create_task(lnd.pay(invoice.bolt11))
-    await is_held(lsp, invoice.payment_hash)
-    assert not paying.done()
-    if restarts != "lsp":
-        await lnd.kill()
-        with pytest.raises(OSError, match="lnd"):  # the stream ends, the payment does not
-            await paying
-    if restarts != "lnd":
-        await lsp.stop()
-        await lsp.start()
-    if restarts != "lsp":
-        await lnd.start()
-    for each in await lnd.channels():
-        await stage.usable(lnd, lsp, each.funding)
-    await wallet.start()
-    received = await wallet.wait_payment(invoice.payment_hash, timeout=60)
-    assert (received.amount, received.opening_fee) == (LARGE - fee, fee)
-    sent = await lnd.wait_payment(invoice.payment_hash)
-    assert (sent.status, sent.amount, sent.fee) == ("SUCCEEDED", LARGE, 0)
-    assert (sum(sent.delivered), sent.preimage) == (LARGE, received.preimage)
-    if restarts == "lsp":
-        assert (await paying).status == "SUCCEEDED"
-    await lnd_lost(lnd, before, LARGE)
-    await is_sold(shop, invoice.payment_hash, LARGE, fee, len(sent.delivered))
-    assert len(await entries(lsp, kind="channel_opened")) == 1
 
 
 async def test_lnd_closes_by_force_while_the_lsp_holds_its_payment(stage: Stage) -> None:

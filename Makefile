@@ -15,7 +15,7 @@ SOAK_NODE := $(CARGO_TARGET_DIR)/release/soak-node
 SECONDS ?= 600
 SEED ?= 1
 
-.PHONY: help build demo test test-rust test-python conformance soak sweep fuzz bench lint wheel docs mutants lock clean
+.PHONY: help build demo test test-rust test-python conformance interop soak sweep fuzz bench lint wheel docs mutants lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,10 @@ conformance: .venv/extension ## the conformance suite and its page; another LSP:
 	cd tests && ../$(BIN)/python -m conformance.page
 	status=0; $(BIN)/pytest tests/conformance $(TARGET:%=--target %) --junitxml $(REPORT)/tests.xml || status=$$?; \
 	    cd tests && ../$(BIN)/python -m conformance.page --junit $(REPORT)/tests.xml --out $(REPORT)/page.md; exit $$status
+
+interop: .venv/extension ## beside LND, which is built into the cache folder first (needs Go 1.25)
+	cd tests && ../$(BIN)/python -m interop.lnd_program
+	BITCOIND_EXE="$$($(PYTHON) python/ldkjit/sandbox/bitcoind.py)" $(BIN)/pytest tests/interop --durations 10
 
 .PHONY: soak-node
 # Built with named moments at which it can be ended.

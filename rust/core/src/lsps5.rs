@@ -490,3 +490,12 @@ pub fn check_window(at: Millis, now: Millis, window_ms: u64) -> Result<(), Disbe
         Err(Disbelief::Stale)
     }
 }
+
+/// The height to warn a client of that is away (W-22): the lowest at which a channel would have to be closed, if that is
+/// within 24 blocks.
+#[must_use]
+pub fn expiry_soon(height: u32, closing: impl Iterator<Item = u32>) -> Option<u32> {
+    closing
+        .min()
+        .filter(|at| at.saturating_sub(height) <= EXPIRY_SOON_BLOCKS)
+}

@@ -15,8 +15,8 @@ use common::node;
 use ldkjit_core::ids::NodeId;
 use ldkjit_core::lsps0::{encode_request, parse_request, RpcError};
 use ldkjit_core::lsps5::{
-    check_window, is_public, read_notification, read_result, set_params, signing_text, Call,
-    Disbelief, Listed, Notice, Registered, SetWebhook, Url, MAX_BODY, PREFIX,
+    check_window, expiry_soon, is_public, read_notification, read_result, set_params, signing_text,
+    Call, Disbelief, Listed, Notice, Registered, SetWebhook, Url, MAX_BODY, PREFIX,
 };
 use ldkjit_core::reason::Reason;
 use ldkjit_core::time::{parse_datetime, Millis};
@@ -406,6 +406,15 @@ fn test_W_17_the_vector() {
     let hex: String = text.bytes().map(|b| format!("{b:02x}")).collect();
     let expected: String = dump.split_whitespace().collect();
     assert_eq!(hex, expected);
+}
+
+#[test]
+fn test_W_22_when_an_htlc_is_about_to_run_out() {
+    let soon = |height, closing: &[u32]| expiry_soon(height, closing.iter().copied());
+    assert_eq!(soon(100, &[]), None);
+    assert_eq!(soon(100, &[125]), None);
+    assert_eq!(soon(100, &[300, 124, 130]), Some(124));
+    assert_eq!(soon(100, &[99]), Some(99), "overdue");
 }
 
 #[test]

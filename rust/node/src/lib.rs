@@ -28,6 +28,7 @@ mod files;
 #[cfg(test)]
 mod fuzz_twins;
 pub mod handler;
+pub mod https;
 pub mod inbound;
 pub mod journal;
 pub mod keys;
@@ -46,4 +47,5 @@ pub mod sync;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
+pub mod verify;
 pub mod wallet;

@@ -134,7 +134,7 @@ async fn test_W_14_W_15_W_18_W_27_S_35_S_75_a_sleeping_wallet_is_called_and_paid
     // It is here now: nothing is said, by its webhooks or by the operator.
     tokio::time::sleep(A_WHILE).await;
     let note =
-        json!({"node_id": id(&wallet).to_string(), "method": "liquidity_management_request"});
+        json!({"node_id": id(&wallet).to_string(), "notice": "liquidity_management_request"});
     let told = ldkjit_node::api::call(&lsp, "notify_client", note.clone()).await;
     assert_eq!(told.unwrap(), json!({"told": false}));
     assert_eq!(web.calls().len(), so_far);

@@ -175,7 +175,7 @@ struct RemoveWebhook {
 #[serde(deny_unknown_fields)]
 struct NotifyClient {
     node_id: String,
-    method: Told,
+    notice: Told,
 }
 /// What an operator may have a client told.
 #[derive(Deserialize)]
@@ -415,7 +415,7 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
         "notify_client" => {
             let p: NotifyClient = read(params)?;
             let client = key(&p.node_id)?;
-            let notice = match p.method {
+            let notice = match p.notice {
                 Told::PaymentIncoming => Notice::PaymentIncoming,
                 Told::LiquidityManagementRequest => Notice::LiquidityManagementRequest,
                 Told::OnionMessageIncoming => Notice::OnionMessageIncoming,

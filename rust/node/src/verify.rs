@@ -6,13 +6,14 @@ use bitcoin::hashes::{sha256, Hash, HashEngine};
 use ldkjit_core::ids::NodeId;
 use ldkjit_core::lsps5::{check_window, read_notification, signing_text, Disbelief};
 use ldkjit_core::time::Millis;
-use ldkjit_core::webhooks::Seen;
 use lightning::util::message_signing;
 use serde_json::{json, Value};
 
 use crate::convert;
 use crate::error::NodeError;
 use crate::sync::lock;
+
+pub use ldkjit_core::webhooks::Seen;
 
 /// No signature is longer, characters.
 const MAX_SIGNATURE: usize = 128;
@@ -40,7 +41,7 @@ pub struct Received<'a> {
 pub fn verify(
     received: &Received<'_>,
     window_ms: u64,
-    now: Millis,
+    now_ms: u64,
     seen: Option<&Mutex<Seen>>,
 ) -> Result<Value, NodeError> {
     let lsp = received.lsp.parse::<NodeId>().ok();
@@ -56,7 +57,7 @@ pub fn verify(
     {
         return Err(disbelieve(Disbelief::Signature));
     }
-    check_window(notification.at, now, window_ms).map_err(disbelieve)?;
+    check_window(notification.at, Millis(now_ms), window_ms).map_err(disbelieve)?;
     if let Some(seen) = seen {
         // Not by the signature: anybody can make a second one of it that is as valid.
         let mut engine = sha256::Hash::engine();
@@ -67,7 +68,7 @@ pub fn verify(
         engine.input(text.as_bytes());
         let digest = sha256::Hash::from_engine(engine).to_byte_array();
         let until = notification.at.saturating_add(window_ms);
-        if !lock(seen).first_time(digest, until, now) {
+        if !lock(seen).first_time(digest, until, Millis(now_ms)) {
             return Err(disbelieve(Disbelief::Replay));
         }
     }
@@ -80,7 +81,7 @@ pub fn verify(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
+    #![allow(non_snake_case, clippy::unwrap_used, clippy::arithmetic_side_effects)]
     use super::*;
     use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
     use ldkjit_core::lsps5::Notice;
@@ -127,7 +128,12 @@ mod tests {
             lsp: &lsp.to_string(),
             recipient: "",
         };
-        why(verify(&received, WINDOW, parse_datetime(AT).unwrap(), seen))
+        why(verify(
+            &received,
+            WINDOW,
+            parse_datetime(AT).unwrap().0,
+            seen,
+        ))
     }
 
     #[test]
@@ -144,7 +150,7 @@ mod tests {
             recipient: "",
         };
         let now = parse_datetime(AT).unwrap();
-        let read = verify(&received, WINDOW, now, None).unwrap();
+        let read = verify(&received, WINDOW, now.0, None).unwrap();
         assert_eq!(
             read,
             json!({"method": "lsps5.expiry_soon", "params": {"timeout": 7}, "at_ms": now.0})
@@ -156,7 +162,7 @@ mod tests {
             (Millis(now.0 - WINDOW - 1), false),
         ] {
             let expected = (!ok).then(|| "stale".to_owned());
-            assert_eq!(why(verify(&received, WINDOW, at, None)), expected);
+            assert_eq!(why(verify(&received, WINDOW, at.0, None)), expected);
         }
         // Any change to any of the parts.
         let other = keys(2).1.to_string();
@@ -191,26 +197,32 @@ mod tests {
             },
         ];
         for each in &changed {
-            assert_eq!(why(verify(each, WINDOW, now, None)).unwrap(), "signature");
+            assert_eq!(why(verify(each, WINDOW, now.0, None)).unwrap(), "signature");
         }
         let long = "y".repeat(1_000_000);
         let long = Received {
             signature: &long,
             ..received
         };
-        assert_eq!(why(verify(&long, WINDOW, now, None)).unwrap(), "signature");
+        assert_eq!(
+            why(verify(&long, WINDOW, now.0, None)).unwrap(),
+            "signature"
+        );
         for bad in ["", "02", "zz"] {
             let bad = Received {
                 lsp: bad,
                 ..received
             };
-            assert_eq!(verify(&bad, WINDOW, now, None).unwrap_err().code, "config");
+            assert_eq!(
+                verify(&bad, WINDOW, now.0, None).unwrap_err().code,
+                "config"
+            );
         }
         let no_text = Received {
             body: &[0xff],
             ..received
         };
-        assert_eq!(why(verify(&no_text, WINDOW, now, None)).unwrap(), "body");
+        assert_eq!(why(verify(&no_text, WINDOW, now.0, None)).unwrap(), "body");
     }
 
     #[test]
@@ -239,8 +251,8 @@ mod tests {
             recipient: "another",
         };
         let now = parse_datetime(AT).unwrap();
-        assert!(verify(&for_another, WINDOW, now, Some(&seen)).is_ok());
-        assert!(verify(&for_another, WINDOW, now, Some(&seen)).is_err());
+        assert!(verify(&for_another, WINDOW, now.0, Some(&seen)).is_ok());
+        assert!(verify(&for_another, WINDOW, now.0, Some(&seen)).is_err());
     }
 
     #[test]

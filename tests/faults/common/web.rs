@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ldkjit_core::time::Millis;
 use ldkjit_node::error::NodeError;
 use ldkjit_node::log::now_ms;
 use ldkjit_node::node::Node;
@@ -55,7 +54,7 @@ impl Call {
             lsp: &lsp,
             recipient: "",
         };
-        verify(&received, 60_000, Millis(now_ms()), None)
+        verify(&received, 60_000, now_ms(), None)
     }
 }
 

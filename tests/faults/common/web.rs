@@ -152,7 +152,7 @@ impl Web {
 fn certificate(folder: &Path) -> (TlsAcceptor, PathBuf) {
     let (pem, key_file) = (folder.join("web.pem"), folder.join("web.key"));
     if !pem.exists() {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let names = ["localhost".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         std::fs::write(&pem, made.cert.pem()).unwrap();
         std::fs::write(&key_file, made.signing_key.serialize_pem()).unwrap();

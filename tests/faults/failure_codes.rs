@@ -36,6 +36,27 @@ async fn gone(lsp: &Node, wallet: &Arc<Node>) {
     .await;
 }
 
+/// LDK would open a channel of another type instead (J-58, S-48).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_without_anchors_gets_no_channel() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let [lsp, payer, wallet] = world.sale(json!({}), None, Some(Fault::NoAnchors)).await;
+    let coins = coins_sat(&lsp);
+    let bought = jit_invoice(&wallet, Some(SIZE)).await;
+    let failed = pay(&payer, &bought.bolt11).await;
+    assert_failed(&failed);
+    assert_eq!(stages(&payer, &failed.payment_hash), [PERMANENT]);
+    let refused = ledger(&lsp, "part_refused").await;
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0]["reason"], "client_unable");
+    assert!(with(&lsp, &wallet).is_empty());
+    assert_eq!(lsp.parts.wallet.locked(), [] as [u128; 0]);
+    assert_eq!(coins_sat(&lsp), coins);
+    finish([&wallet, &payer, &lsp]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_away_and_an_order_that_is_none() {
     let Some(world) = World::start().await else {

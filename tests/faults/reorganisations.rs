@@ -196,19 +196,14 @@ async fn a_funding_that_the_mempool_forgot_is_sent_again() {
         return;
     };
     assert!(sold.in_mempool().await);
-    let chain = sold.world.chain.clone();
-    let running = &mut sold.world.running;
-    running.dies(&chain).await;
-    running.back(&chain, &["-persistmempool=0"]).await;
+    forget(&mut sold).await;
     assert!(!sold.in_mempool().await);
     // The next block is when everything is looked at again.
     sold.world.mine(1, &sold.all()).await;
     sold.world.in_mempool(&sold.funding_txid()).await;
 
     // By a new run of the LSP too, at once.
-    let running = &mut sold.world.running;
-    running.dies(&chain).await;
-    running.back(&chain, &[]).await;
+    forget(&mut sold).await;
     assert!(!sold.in_mempool().await);
     sold.restart_lsp().await;
     sold.world.in_mempool(&sold.funding_txid()).await;
@@ -224,6 +219,79 @@ async fn a_funding_that_the_mempool_forgot_is_sent_again() {
         0
     );
     sold.stop().await;
+}
+
+/// LDK takes the blocks that it closed a channel in for those that made the channel, and forgets what it published; a
+/// bitcoind that crashed then knows nothing of it either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forced_close_that_chain_and_mempool_forgot_is_sent_again() {
+    let Some(mut sold) = Sold::set().await else {
+        return;
+    };
+    sold.world.mine(10, &sold.all()).await;
+    let channel = ChannelId(with(&sold.wallet, &sold.lsp)[0].channel_id.0);
+    // Alone: the LSP would publish its own.
+    sold.lsp.stop().await.unwrap();
+    sold.wallet
+        .close_channel(&channel, true, None)
+        .await
+        .unwrap();
+    event(&sold.wallet, "channel_closed").await;
+    let ours = spender(&sold).await;
+    sold.world.in_mempool(&ours).await;
+    sold.world.mine(1, &[&sold.wallet]).await;
+    sold.world.reorganise(2, false, &[&sold.wallet]).await;
+    forget(&mut sold).await;
+    assert_eq!(sold.world.mempool().await, [] as [String; 0]);
+    sold.world.mine(2, &[&sold.wallet]).await;
+    sold.world.in_mempool(&ours).await;
+
+    sold.restart_lsp().await;
+    sold.world.mine_home(&[&sold.lsp, &sold.wallet]).await;
+    assert!(coins_sat(&sold.wallet) > (SIZE - FEE) / 1_000 - 10_000);
+    sold.stop().await;
+}
+
+/// The same when it is the reorganisation that closes the channel, and the LSP starts anew: the wallet never comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_by_reorganisation_survives_a_restart() {
+    let Some(mut sold) = Sold::set().await else {
+        return;
+    };
+    sold.world.mine(2, &sold.all()).await;
+    sold.wallet.stop().await.unwrap();
+    sold.world
+        .reorganise(2, false, &[&sold.lsp, &sold.payer])
+        .await;
+    event(&sold.lsp, "channel_closed").await;
+    sold.lsp.stop().await.unwrap();
+    forget(&mut sold).await;
+    sold.restart_lsp().await;
+    sold.world.mine_home(&[&sold.lsp]).await;
+    let blocks = sold.world.blocks().await;
+    assert!(blocks.spender(sold.funding).is_some());
+    finish([&sold.payer, &sold.lsp]).await;
+}
+
+/// The transaction that spends the channel and waits for its block.
+async fn spender(sold: &Sold) -> String {
+    let found = async {
+        loop {
+            if let Some(txid) = sold.world.unconfirmed_spender(sold.funding).await {
+                return txid.to_string();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.unwrap()
+}
+
+/// A bitcoind that crashes and comes back with its blocks alone.
+async fn forget(sold: &mut Sold) {
+    let chain = sold.world.chain.clone();
+    let running = &mut sold.world.running;
+    running.dies(&chain).await;
+    running.back(&chain, &["-persistmempool=0"]).await;
 }
 
 /// Both agreed to close, and the chain does not know yet: a restart neither forces the close nor forgets it.

@@ -12,6 +12,8 @@ from ldkjit.sandbox.rpc import SAT_PER_BTC
 from .report import Finding, Paid, Report
 
 ANCHOR_SAT = 330
+# What costs more to sweep than it is worth, at the fee rate of a regtest, waits for company.
+TOO_SMALL_SAT = 3_000
 
 
 def check_payments(paid: Sequence[Paid]) -> list[Finding]:
@@ -98,15 +100,15 @@ async def all_transactions(chain: Regtest) -> list[dict[str, Any]]:
     return found
 
 
-async def unclaimed(chain: Regtest) -> list[str]:
-    """Outputs of commitment transactions that nobody has taken yet, without their anchors."""
-    left: list[str] = []
+async def unclaimed(chain: Regtest) -> dict[str, int]:
+    """Outputs of commitment transactions that nobody has taken yet, sat, without their anchors."""
+    left: dict[str, int] = {}
     for tx in await all_transactions(chain):
         if is_commitment(tx):
             for output in tx["vout"]:
                 if to_sat(output) != ANCHOR_SAT and await chain.rpc.txout(tx["txid"], output["n"]):
-                    which = f"{tx['txid']}:{output['n']} of {output['value']}"
-                    left.append(f"{which}, funding {tx['vin'][0]['txid']}")
+                    which = f"{tx['txid']}:{output['n']}, funding {tx['vin'][0]['txid']}"
+                    left[which] = to_sat(output)
     return left
 
 

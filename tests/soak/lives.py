@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from .check import brought_home
+from .check import TOO_SMALL_SAT, brought_home
 from .process import CallError, DiedError, Process
 from .report import Finding, Paid
 from .stage import LIFETIME, MENU, Stage
+from .world import DEEPEST
 
 # A payment is retried by its payer this long.
 RETRY_S = 20
@@ -21,6 +23,8 @@ SLOW_S = 60.0
 GIFT_SAT = 100_000
 # What may be on its way at a forced close is more than dust by these.
 FORCED_MSAT = (2_500_000, 4_000_000)
+# Why a channel is closed that nobody closed.
+REORGANISED = "its funding was reorganised"
 # Less than this is in no commitment transaction, and goes to the miner.
 DUST_SAT = 354
 
@@ -43,6 +47,7 @@ class Lives(Stage):
         self.excused: dict[str, str] = {}
         self.resting: list[asyncio.Task[None]] = []
         self.gifts: set[str] = set()
+        self.given: set[str] = set()
         self.waits_for: dict[str, str] = {}
 
     async def _live(self, slot: int) -> None:
@@ -58,7 +63,7 @@ class Lives(Stage):
             if life.done():
                 life.result()
             else:
-                self.resting.append(life)
+                self.resting += [life, asyncio.create_task(self._give(self.living[name]))]
 
     async def _lives(self) -> None:
         """All that wallets do until the time is over."""
@@ -253,6 +258,8 @@ class Lives(Stage):
         self.paid.append(paid)
         self.report.payments += succeeded
         self.report.payments_failed += not succeeded
+        if not succeeded and payee is self.payer and amount < DUST_SAT * 1_000:
+            paid.borne_msat = await self._borne(payment_hash)
         if succeeded:
 
             async def received() -> dict[str, Any] | None:
@@ -267,24 +274,49 @@ class Lives(Stage):
             paid.received_msat = got["amount_msat"]
         return succeeded
 
+    async def _borne(self, payment_hash: str) -> int:
+        """What the payee has of a failed payment, msat.
+
+        It is dust of a channel that ended on the chain: the LSP passed it on and cannot claim it.
+        """
+
+        async def look() -> tuple[int] | None:
+            try:
+                got = await self.payer.call("payment", id=payment_hash)
+            except CallError as error:
+                if error.code != "not_found":
+                    raise
+                return (0,)
+            return (got["amount_msat"] if got["status"] == "succeeded" else 0,)
+
+        (borne,) = await self._until(look, f"the payee's word on {payment_hash}")
+        self.report.world["dust that the LSP bears"] += borne > 0
+        return borne
+
     async def _close(self, wallet: Process) -> None:
         """The wallet closes its channel with the LSP's consent, and has its money on chain."""
         asked: set[str] = set()
 
         async def gone() -> bool:
             channels = await wallet.call("channels")
-            for channel in channels:
-                if channel["usable"] and channel["pending_htlcs"] == 0:
-                    try:
-                        await wallet.call("close_channel", channel_id=channel["channel_id"])
-                        asked.add(channel["channel_id"])
-                    except CallError as error:
-                        if error.code not in ("not_found", "peer"):
-                            raise
+            asked.update(await self._ask_to_close(wallet, channels))
             return not channels
 
         await self._until(gone, f"{wallet.name}'s channels to close")
         self.report.closes += len(asked)
+
+    @staticmethod
+    async def _ask_to_close(wallet: Process, channels: Sequence[dict[str, Any]]) -> set[str]:
+        asked: set[str] = set()
+        for channel in channels:
+            if channel["usable"] and channel["pending_htlcs"] == 0:
+                try:
+                    await wallet.call("close_channel", channel_id=channel["channel_id"])
+                    asked.add(channel["channel_id"])
+                except CallError as error:
+                    if error.code not in ("not_found", "peer"):
+                        raise
+        return asked
 
     async def _force(self, wallet: Process) -> None:
         """One of the two closes by force, with a payment on its way."""
@@ -337,21 +369,43 @@ class Lives(Stage):
 
         await self._until(closed, f"{wallet.name}'s unpaid channel to be closed")
 
+    async def _give(self, wallet: Process) -> None:
+        """Coins that pay for the claim of an HTLC of its own commitment transaction."""
+        if wallet.name not in self.given:
+            self.given.add(wallet.name)
+            address = (await self._retry(wallet, "new_address"))["address"]
+            self.gifts.add(await self.chain.send(address, GIFT_SAT))
+
     async def _rest(self, wallet: Process) -> None:
         """What was in a channel that ended on the chain comes to the wallet, to the satoshi."""
-        # An HTLC of its own commitment transaction it can only claim with coins that pay for it.
-        address = (await self._retry(wallet, "new_address"))["address"]
-        self.gifts.add(await self.chain.send(address, GIFT_SAT))
+        await self._give(wallet)
         self.waits_for[wallet.name] = "its money"
 
+        small = 0
+        since: int | None = None
+
         async def at_home() -> bool:
+            nonlocal small, since
             channels = await wallet.call("channels")
             seen = await wallet.call("balances")
             chain = seen["onchain"]
-            pending = seen["pending_sweep_sat"] + seen["lightning"]["claimable_msat"]
+            small = seen["pending_sweep_sat"]
+            pending = seen["lightning"]["claimable_msat"]
             pending += chain["unconfirmed_sat"] + chain["untrusted_sat"]
             self.waits_for[wallet.name] = f"{len(channels)} channels, {seen}"
-            return not channels and not pending and bool(chain["confirmed_sat"])
+            if self.ending.is_set():
+                # Neither side had seen the block that left the chain: nobody closes these.
+                lost = [c for c in channels if self._why(c) == REORGANISED]
+                await self._ask_to_close(wallet, lost)
+            home = not channels and not pending and bool(chain["confirmed_sat"])
+            # And stays there: nobody sends a sweep again that is reorganised after it has left.
+            if not home or small > TOO_SMALL_SAT:
+                since = None
+                return False
+            height = await self.chain.height()
+            if since is None:
+                since = height
+            return height >= since + DEEPEST
 
         what = f"{wallet.name}'s money to come to its wallet"
         await self._until(at_home, what, more=lambda: self.seconds + 600.0)
@@ -365,7 +419,7 @@ class Lives(Stage):
         got = await brought_home(self.chain, coins, self.gifts)
         # One payment may have been on its way: rounded, or dust where nobody asked for the close.
         missing = due // 1_000 - got
-        if not 0 <= missing <= DUST_SAT + 1:
+        if not 0 <= missing <= DUST_SAT + 1 + small:
             text = f"{wallet.name}: {got} sat of {due} msat came home"
             self.report.findings.append(Finding("forced close", text))
 
@@ -375,6 +429,9 @@ class Lives(Stage):
         self.waits_for.pop(wallet.name, None)
         with contextlib.suppress(DiedError):
             await wallet.stop()
+
+    def _why(self, channel: dict[str, Any]) -> str | None:
+        return self.excused.get((channel["funding"] or "").partition(":")[0])
 
     @staticmethod
     def _role(node: Process) -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from . import powerloss
-from .check import check_chain, check_ledger, check_payments, unclaimed
-from .lives import Lives
+from .check import TOO_SMALL_SAT, check_chain, check_ledger, check_payments, unclaimed
+from .lives import REORGANISED, Lives
 from .moments import WANTED, missing
 from .process import CallError, DiedError, Process
 from .report import Finding, Report, total
@@ -55,6 +55,10 @@ class Soak(Lives):
             await asyncio.sleep(BLOCK_S)
             await self.chain.mine(1)
 
+    async def _befall(self) -> None:
+        if self.world:
+            await befall(self.chain, self.random, self.report.world, self._losing, self.ending)
+
     async def _losing(self, gone: set[str]) -> None:
         """LDK closes a channel whose funding leaves the chain: its wallet is set aside."""
         wallets = {w.status["node_id"]: w.name for w in self.living.values() if w.status}
@@ -64,7 +68,7 @@ class Soak(Lives):
             if txid in gone and name in self.aside:
                 self.aside[name].set()
         for txid in gone:
-            self.excused.setdefault(txid, "its funding was reorganised")
+            self.excused.setdefault(txid, REORGANISED)
 
     async def _reap(self) -> None:
         """Whoever ended is started again where it was."""
@@ -181,11 +185,11 @@ class Soak(Lives):
             background = [reaping, asyncio.create_task(self._mine())]
             if self.kill:
                 background += [asyncio.create_task(self._kill(role)) for role in PAUSES]
-            if self.world:
-                events = befall(self.chain, self.random, self.report.world, self._losing)
-                background.append(asyncio.create_task(events))
             background.append(asyncio.create_task(self._progress(begun)))
+            world = asyncio.create_task(self._befall())
+            background.append(world)
             await self._first_of(background, self._lives())
+            await world
             for task in background:
                 if task is not reaping:
                     task.cancel()
@@ -266,7 +270,9 @@ class Soak(Lives):
             blocks += 24
             balances = await self._retry(self.lsp, "balances")
             left = await unclaimed(self.chain)
-            if not balances["pending_sweep_sat"] and not left:
+            # Small ones are swept together as soon as they pay for it.
+            small = all(value <= TOO_SMALL_SAT for value in left.values())
+            if small and balances["pending_sweep_sat"] <= sum(left.values(), TOO_SMALL_SAT):
                 return
             if blocks > 2 * REST_BLOCKS:
                 raise TimeoutError(f"never taken: {left}, of the LSP {balances}")
@@ -303,7 +309,7 @@ class Soak(Lives):
             p.received_msat or 0
             for p in self.paid
             if p.payee == "payer" and p.status == "succeeded"
-        )
+        ) + sum(p.borne_msat for p in self.paid)
         have = await self._payer_balance()
         if have != self.payer_start - sent + got:
             text = f"has {have}, had {self.payer_start}, sent {sent}, got {got} msat"

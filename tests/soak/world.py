@@ -59,11 +59,14 @@ class Chain(Regtest):
             await asyncio.sleep(seconds)
             await self._run(*choose(None))
             await self.rpc.call("loadwallet", "miner")
-            # Its own wallet sends again only after hours.
-            for txid in self._sent:
-                sent = await self.rpc.call("gettransaction", txid)
-                with contextlib.suppress(RpcError):
-                    await self.rpc.call("sendrawtransaction", sent["hex"])
+            await self._send_again()
+
+    async def _send_again(self) -> None:
+        """The miner's wallet does so by itself only after hours."""
+        for txid in self._sent:
+            sent = await self.rpc.call("gettransaction", txid)
+            with contextlib.suppress(RpcError):
+                await self.rpc.call("sendrawtransaction", sent["hex"])
 
     async def hang(self, seconds: float) -> None:
         """It answers nobody for a while."""
@@ -113,6 +116,8 @@ class Chain(Regtest):
                     first = [txid for txid, tx in pool.items() if not tx["depends"]]
                     chosen = rng.sample(first, len(first) // 2)
                 await self.rpc.call("generateblock", address, chosen)
+            # What spends a coinbase that was not mature for a moment has left the mempool.
+            await self._send_again()
             return how
 
 
@@ -121,10 +126,13 @@ async def befall(
     rng: random.Random,
     counts: Counter[str],
     losing: Callable[[set[str]], Awaitable[None]],
+    over: asyncio.Event,
 ) -> None:
-    """One event after another, until cancelled."""
+    """One event after another until it is over; none stops halfway."""
     while True:
-        await asyncio.sleep(rng.uniform(0.5, 1.5) * EVENT_S)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(over.wait(), rng.uniform(0.5, 1.5) * EVENT_S)
+            return
         what = rng.choice(("killed", "hangs", "hangs", "burst", "reorganised", "reorganised"))
         if what == "killed":
             await chain.die(rng.uniform(0.2, 4.0))

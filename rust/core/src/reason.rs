@@ -140,6 +140,8 @@ reasons! {
     ClientOffline, None, "client did not come online";
     /// The client refused the channel (J-61).
     ClientRefusedChannel, None, "client refused the channel";
+    /// The client does not offer the features that the channel needs (J-58, S-48).
+    ClientUnable, None, "client lacks scid aliases or anchors";
     /// The client disconnected before it had signed the funding (J-62).
     ClientDisconnected, None, "client disconnected during the open";
     /// No coins for the channel (S-37).

@@ -987,6 +987,19 @@ fn test_S_40_client_refuses_the_channel() {
 }
 
 #[test]
+fn test_S_48_a_client_without_the_features_is_refused() {
+    let mut t = T::fixed();
+    assert!(is_open(&t.part(1, SIZE)));
+    assert_eq!(
+        t.give(Input::OpenFailed {
+            open: open_id(1),
+            why: OpenFailure::ClientUnable
+        }),
+        vec![unlock(1), fail(1, UnknownNextPeer, Reason::ClientUnable)]
+    );
+}
+
+#[test]
 fn test_J_64_our_own_failure_is_followed_by_another_open() {
     let mut t = T::fixed();
     t.part(1, SIZE);

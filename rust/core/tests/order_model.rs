@@ -1008,6 +1008,7 @@ fn act() -> impl Strategy<Value = Act> {
     let failure = prop_oneof![
         Just(OpenFailure::ClientError),
         Just(OpenFailure::Disconnected),
+        Just(OpenFailure::ClientUnable),
         Just(OpenFailure::NoCoins),
         Just(OpenFailure::Other),
     ];

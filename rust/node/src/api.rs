@@ -14,6 +14,7 @@ use crate::chain::SendOutcome;
 use crate::channels::OpenRequest;
 use crate::config::parse_peer;
 use crate::error::NodeError;
+use crate::handover::PATIENCE;
 use crate::node::Node;
 use crate::payments::{parse_invoice, PayRequest};
 
@@ -228,7 +229,10 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
             node.parts.journal.durable().await?;
             Ok(json!({ "address": address.to_string() }))
         }
-        "balances" => read(params).map(|Nothing {}| node.balances()),
+        "balances" => {
+            let Nothing {} = read(params)?;
+            Ok(node.hand_over.quiet(PATIENCE, || node.balances()).await)
+        }
         "send_onchain" => {
             let p: Send = read(params)?;
             let rate = match p.fee_rate_sat_per_kw {

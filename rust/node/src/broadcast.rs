@@ -5,7 +5,7 @@ use crate::closings::Closings;
 use crate::log::Log;
 use crate::sync::lock;
 use bitcoin::block::Header;
-use bitcoin::{Transaction, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
@@ -71,6 +71,7 @@ impl Broadcaster {
         let txs = child_last(txs);
         if let Some(key) = txs.last().map(Transaction::compute_txid) {
             let mut pending = lock(&self.pending);
+            forget_superseded(&mut pending, &txs);
             make_room(&mut pending);
             let height = self.height.load(Ordering::Relaxed);
             let entry = pending.entry(key).or_insert_with(|| Pending {
@@ -230,6 +231,24 @@ fn child_last(mut txs: Vec<Transaction>) -> Vec<Transaction> {
     txs
 }
 
+/// LDK makes a claim or a sweep anew with every block: what no mempool took of the one before is of no use any more.
+fn forget_superseded(pending: &mut HashMap<Txid, Pending>, txs: &[Transaction]) {
+    let Some(child) = txs.last() else { return };
+    let (txid, spent) = (child.compute_txid(), inputs(child));
+    pending.retain(|key, entry| {
+        let refused = matches!(
+            entry.last,
+            Some(SendOutcome::Rejected(_) | SendOutcome::Conflict(_))
+        );
+        let same = || entry.txs.last().map(inputs).as_ref() == Some(&spent);
+        !(refused && *key != txid && entry.waiters.is_empty() && same())
+    });
+}
+
+fn inputs(tx: &Transaction) -> HashSet<OutPoint> {
+    tx.input.iter().map(|input| input.previous_output).collect()
+}
+
 fn make_room(pending: &mut HashMap<Txid, Pending>) {
     if pending.len() < MANY {
         return;
@@ -272,6 +291,13 @@ impl BroadcasterInterface for Broadcaster {
             );
             return;
         }
+        if txs.iter().any(|tx| tx.output.is_empty()) {
+            self.log.debug(
+                TARGET,
+                format_args!("a sweep of less than it costs is not sent"),
+            );
+            return;
+        }
         drop(self.broadcast(txs.iter().map(|tx| (*tx).clone()).collect()));
     }
 }
@@ -286,7 +312,7 @@ mod tests {
     use super::*;
     use crate::chain::{ChainError, ChainFuture};
     use bitcoin::hashes::Hash;
-    use bitcoin::{absolute, transaction, Amount, OutPoint, ScriptBuf, TxIn, TxOut};
+    use bitcoin::{absolute, transaction, Amount, ScriptBuf, TxIn, TxOut};
 
     /// Takes each call's answer from a list; notes what was sent.
     #[derive(Default)]
@@ -419,6 +445,35 @@ mod tests {
         caster.new_block(6 + FORGET_BLOCKS);
         settle().await;
         assert!(caster.pending().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_made_anew_takes_the_place_of_what_was_refused() {
+        let taken = Ok(SendOutcome::Accepted);
+        let no = || Ok(SendOutcome::Conflict("missingorspent".into()));
+        let (caster, source, _) = start(vec![taken, no(), no()]);
+        let other = Txid::from_byte_array([9; 32]);
+        caster.broadcast(vec![tx(1, Txid::all_zeros())]).await;
+        caster.broadcast(vec![tx(2, other)]).await;
+        caster.broadcast(vec![tx(3, Txid::all_zeros())]).await;
+        assert_eq!(caster.pending().len(), 3, "one is in the mempool");
+        caster.broadcast(vec![tx(4, other)]).await;
+        let mut left: Vec<_> = caster.pending().into_iter().map(|(txid, _)| txid).collect();
+        let mut wanted = [
+            tx(1, Txid::all_zeros()),
+            tx(3, Txid::all_zeros()),
+            tx(4, other),
+        ]
+        .map(|tx| tx.compute_txid());
+        left.sort();
+        wanted.sort();
+        assert_eq!(left, wanted);
+
+        let mut empty = tx(5, other);
+        empty.output.clear();
+        caster.broadcast_transactions(&[&empty]);
+        settle().await;
+        assert_eq!(source.count(), 4, "worth nothing");
     }
 
     #[tokio::test]

@@ -90,6 +90,11 @@ impl Closings {
         true
     }
 
+    /// Whether the channel of this funding output was closed by agreement.
+    pub fn agreed(&self, funding: &OutPoint) -> bool {
+        lock(&self.known).contains_key(funding)
+    }
+
     /// What was closed of late.
     pub fn all(&self) -> Vec<Transaction> {
         let known = lock(&self.known);

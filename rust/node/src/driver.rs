@@ -26,14 +26,13 @@ use crate::config::ChainConfig;
 use crate::crash;
 use crate::error::NodeError;
 use crate::events::NodeEvent;
+use crate::forced;
 use crate::handler;
-use crate::ldk::{self, ChainMonitor, ChannelManager, Monitor, Parts, Sweeper};
+use crate::ldk::{self, ChannelManager, Monitor, Parts, Sweeper};
 use crate::log::now_ms;
 use crate::lsp::{webhooks, Service};
 use crate::lsps::{Inbox, Incoming};
 use crate::node::{Node, Tip};
-use crate::recovery::Recovery;
-use crate::wallet::Wallet;
 
 const PEER_TICK: Duration = Duration::from_secs(10);
 const CHANNEL_TICK: Duration = Duration::from_secs(60);
@@ -89,46 +88,47 @@ pub async fn catch_up(
     Ok(tip)
 }
 
-/// Every block goes to all of them, in this order: coins first, since a channel may spend them.
-struct Listeners {
-    wallet: Arc<Wallet>,
-    cm: Arc<ChannelManager>,
-    monitors: Arc<ChainMonitor>,
-    sweeper: Arc<Sweeper>,
-    recovery: Option<Arc<Recovery>>,
+/// Every block goes to all that follow the chain.
+struct Listeners(Arc<Node>);
+
+impl Listeners {
+    /// Coins first, since a channel may spend them.
+    fn connect(&self, tell: impl Fn(&dyn Listen)) {
+        let node = &self.0;
+        tell(&*node.parts.wallet);
+        tell(&*node.cm);
+        node.hand_over.during(|| tell(&*node.monitors));
+        tell(&*node.sweeper);
+        if let Some(recovery) = &node.recovery {
+            tell(&**recovery);
+        }
+    }
+
+    /// Monitors before the manager, which closes the channels whose funding is gone: told afterwards that the chain is
+    /// below the height at which they began to, monitors would forget what they are to publish for that.
+    fn disconnect(&self, tell: impl Fn(&dyn Listen)) {
+        let node = &self.0;
+        tell(&*node.parts.wallet);
+        node.hand_over.during(|| tell(&*node.monitors));
+        tell(&*node.cm);
+        tell(&*node.sweeper);
+        if let Some(recovery) = &node.recovery {
+            tell(&**recovery);
+        }
+    }
 }
 
 impl Listen for Listeners {
     fn filtered_block_connected(&self, header: &Header, txdata: &TransactionData<'_>, height: u32) {
-        self.wallet.filtered_block_connected(header, txdata, height);
-        self.cm.filtered_block_connected(header, txdata, height);
-        self.monitors
-            .filtered_block_connected(header, txdata, height);
-        self.sweeper
-            .filtered_block_connected(header, txdata, height);
-        if let Some(recovery) = &self.recovery {
-            recovery.filtered_block_connected(header, txdata, height);
-        }
+        self.connect(|each| each.filtered_block_connected(header, txdata, height));
     }
 
     fn block_connected(&self, block: &Block, height: u32) {
-        self.wallet.block_connected(block, height);
-        self.cm.block_connected(block, height);
-        self.monitors.block_connected(block, height);
-        self.sweeper.block_connected(block, height);
-        if let Some(recovery) = &self.recovery {
-            recovery.block_connected(block, height);
-        }
+        self.connect(|each| each.block_connected(block, height));
     }
 
     fn blocks_disconnected(&self, fork_point: BestBlock) {
-        self.wallet.blocks_disconnected(fork_point);
-        self.cm.blocks_disconnected(fork_point);
-        self.monitors.blocks_disconnected(fork_point);
-        self.sweeper.blocks_disconnected(fork_point);
-        if let Some(recovery) = &self.recovery {
-            recovery.blocks_disconnected(fork_point);
-        }
+        self.disconnect(|each| each.blocks_disconnected(fork_point));
     }
 }
 
@@ -199,13 +199,7 @@ async fn handle_events(node: &Arc<Node>) {
 async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
     let ChainConfig::Bitcoind(access) = &node.config.chain;
     let pause = Duration::from_millis(access.poll_ms.max(10));
-    let listeners = Arc::new(Listeners {
-        wallet: node.parts.wallet.clone(),
-        cm: node.cm.clone(),
-        monitors: node.monitors.clone(),
-        sweeper: node.sweeper.clone(),
-        recovery: node.recovery.clone(),
-    });
+    let listeners = Arc::new(Listeners(Arc::clone(&node)));
     let mut cache = UnboundedCache::new();
     let poller = ChainPoller::new(node.chain.clone(), node.config.network);
     let mut times = vec![tip.header.time];
@@ -233,6 +227,8 @@ async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
                     "chain",
                     format_args!("a new tip is announced, but its blocks cannot be had"),
                 );
+                // Some of them may have been.
+                node.look_at_monitors.notify_one();
             }
             Ok(_) => node.clear(Alarm::Chain),
             Err(e) => node.raise(Alarm::Chain, format!("not followed: {}", e.into_inner())),
@@ -265,6 +261,7 @@ async fn on_block(node: &Arc<Node>) {
         node.overdue.on_block(node);
         node.closings.on_block(node.height());
     }
+    node.acted_on.send_replace(node.height());
     for received in node.parts.wallet.take_received() {
         node.events.emit(&NodeEvent::OnchainReceived {
             outpoint: received.outpoint.to_string(),
@@ -275,6 +272,7 @@ async fn on_block(node: &Arc<Node>) {
     node.look_at_monitors.notify_one();
     node.wake.notify_one();
     node.spawn(watch::look(Arc::clone(node)));
+    node.spawn(forced::look(Arc::clone(node)));
     if let Some(lsp) = &node.lsp {
         lsp.fill_pool(node).await;
     }
@@ -285,7 +283,7 @@ async fn on_block(node: &Arc<Node>) {
 async fn watch_monitors(node: Arc<Node>) {
     let bumper = ldk::bumper(&node.parts);
     loop {
-        let height = node.height();
+        let seen = node.hand_over.seen();
         node.monitors
             .process_pending_events_async(|event: Event| {
                 let (node, bumper) = (&node, &bumper);
@@ -319,7 +317,10 @@ async fn watch_monitors(node: Arc<Node>) {
                 }
             })
             .await;
-        node.sweep_found(height).await;
+        if let Some(recovery) = &node.recovery {
+            recovery.hand_over(&node).await;
+        }
+        node.hand_over.done(seen);
         let _ = node
             .sweeper
             .regenerate_and_broadcast_spend_if_necessary()

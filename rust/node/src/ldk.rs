@@ -217,6 +217,10 @@ pub fn user_config(config: &Config) -> UserConfig {
     let handshake = &mut user.channel_handshake_config;
     handshake.minimum_depth = config.channel_confirmations;
     handshake.negotiate_anchors_zero_fee_htlc_tx = true;
+    #[cfg(feature = "faults")]
+    if config.fault == Some(crate::lsp::Fault::NoAnchors) {
+        handshake.negotiate_anchors_zero_fee_htlc_tx = false;
+    }
     // LDK's default of 10 % would refuse the payment a JIT channel is opened for.
     handshake.max_inbound_htlc_value_in_flight_percent_of_channel = 100;
     handshake.our_max_accepted_htlcs = 483;

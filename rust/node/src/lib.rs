@@ -25,9 +25,11 @@ pub mod error;
 pub mod events;
 pub mod fees;
 mod files;
+pub mod forced;
 #[cfg(test)]
 mod fuzz_twins;
 pub mod handler;
+pub mod handover;
 pub mod https;
 pub mod inbound;
 pub mod journal;

@@ -34,6 +34,8 @@ use crate::driver;
 use crate::error::{NodeError, StoreError};
 use crate::events::Events;
 use crate::fees::{FeeConfig, Fees};
+use crate::forced::Forced;
+use crate::handover::HandOver;
 use crate::inbound::{Fallen, Inbound};
 use crate::journal::{Journal, LEDGER};
 use crate::keys::{Keys, Seed, SEED_FILE};
@@ -118,6 +120,10 @@ pub struct Node {
     pub closings: Arc<Closings>,
     /// Channels whose funding does not confirm.
     pub overdue: Overdue,
+    /// Closed channels whose commitment transaction LDK does not publish.
+    pub forced: Forced,
+    /// Tells what is on its way from monitors to the sweeper.
+    pub hand_over: HandOver,
     /// Listening and dialling.
     pub net: Net,
     /// What an operator must look at.
@@ -128,6 +134,8 @@ pub struct Node {
     pub timeline: Arc<Timeline>,
     /// The best block.
     pub tip: watch::Sender<Tip>,
+    /// The height of the last block that orders, promises and watches know of.
+    pub acted_on: watch::Sender<u32>,
     /// Counts connects and disconnects.
     pub presence: watch::Sender<u64>,
     /// Wakes the driver.
@@ -401,6 +409,7 @@ impl Node {
                 hash: tip.to_best_block().block_hash,
             })
             .0,
+            acted_on: watch::Sender::new(tip.height),
             presence: watch::channel(0).0,
             look_at_monitors: Notify::new(),
             look_at_chain: Notify::new(),
@@ -424,6 +433,8 @@ impl Node {
             client,
             closings,
             overdue,
+            forced: Forced::default(),
+            hand_over: HandOver::default(),
             net,
             recovery,
             wake,
@@ -754,20 +765,20 @@ impl Node {
         self.timeline.stamp(hash, stage);
     }
 
-    /// Waits until a height is reached.
+    /// Waits until the node has acted on a block of this height.
     ///
     /// # Errors
     /// `timeout`.
     pub async fn wait_height(&self, height: u32, timeout: Duration) -> Result<(), NodeError> {
-        let mut tip = self.tip.subscribe();
+        let mut acted_on = self.acted_on.subscribe();
         let reached = async {
             loop {
-                if tip.borrow_and_update().height >= height {
+                if *acted_on.borrow_and_update() >= height {
                     return;
                 }
                 self.look_at_chain.notify_one();
                 tokio::select! {
-                    changed = tip.changed() => if changed.is_err() { return },
+                    changed = acted_on.changed() => if changed.is_err() { return },
                     // The chain source itself may not have the block yet.
                     () = tokio::time::sleep(Duration::from_millis(20)) => {}
                 }
@@ -802,7 +813,7 @@ impl Node {
         hooks.map(Hooks::counts).unwrap_or_default()
     }
 
-    /// On-chain and channel balances.
+    /// On-chain and channel balances; without what is on its way to the sweeper, for which [`HandOver::quiet`] waits.
     #[must_use]
     pub fn balances(&self) -> serde_json::Value {
         self.set_reserve(0);

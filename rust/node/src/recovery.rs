@@ -6,7 +6,6 @@
 //! one of a thousand keys that the words make; those outputs, and what the monitors still know how to claim, are swept.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -193,8 +192,6 @@ pub struct Recovery {
     found: Mutex<BTreeMap<OutPoint, (TxOut, u32)>>,
     /// Channels that a peer came with, and was told to close.
     told: Mutex<BTreeMap<ChannelId, NodeId>>,
-    /// The height up to which all that monitors hand over is with the sweeper.
-    handed_over: AtomicU32,
 }
 
 /// A channel of a node that recovers.
@@ -240,7 +237,6 @@ impl Recovery {
             scripts: scripts.into_iter().collect(),
             found: Mutex::default(),
             told: Mutex::default(),
-            handed_over: AtomicU32::new(0),
         }
     }
 
@@ -306,7 +302,7 @@ impl Recovery {
     }
 
     /// Gives the sweeper what is deep enough and unspent, and what it does not have yet.
-    async fn hand_over(&self, node: &Node) {
+    pub(crate) async fn hand_over(&self, node: &Node) {
         let deep = |height: u32| {
             node.height().saturating_sub(height) >= ANTI_REORG_DELAY.saturating_sub(1)
         };
@@ -446,14 +442,8 @@ impl Node {
             .recovery
             .as_ref()
             .ok_or_else(|| NodeError::not_found("this node does not recover"))?;
-        // An output is nowhere while it passes from a monitor to the sweeper.
-        let best = self.monitors.list_monitors().into_iter().filter_map(|id| {
-            let monitor = self.monitors.get_monitor(id).ok()?;
-            Some(monitor.current_best_block().height)
-        });
-        let best = best.max().unwrap_or(0).max(self.height());
+        let before = self.hand_over.seen();
         let channels = recovery.channels(self);
-        let seen = recovery.handed_over.load(Ordering::Acquire) >= best;
         let tracked = self.sweeper.tracked_spendable_outputs().into_iter();
         let unconfirmed = tracked.filter(|o| {
             !matches!(
@@ -467,7 +457,8 @@ impl Node {
             .chain(found.into_values().map(|(output, _)| output.value.to_sat()))
             .fold(0, u64::saturating_add);
         let closed = channels.iter().all(|c| c.state == LostState::Closed);
-        let settled = seen && coming == 0 && closed;
+        let quiet = self.hand_over.is_done() && self.hand_over.seen() == before;
+        let settled = quiet && coming == 0 && closed;
         Ok(json!({
             "from": recovery.marker.from,
             "since_ms": recovery.marker.since_ms,
@@ -475,14 +466,6 @@ impl Node {
             "coming_sat": coming,
             "settled": settled,
         }))
-    }
-
-    /// Sweeps what a recovery has found; up to this height, monitors have handed over what they had.
-    pub(crate) async fn sweep_found(&self, height: u32) {
-        if let Some(recovery) = &self.recovery {
-            recovery.hand_over(self).await;
-            recovery.handed_over.store(height, Ordering::Release);
-        }
     }
 
     /// Of what a monitor hands over, that which nobody has yet.

@@ -97,11 +97,15 @@ impl World {
                 && closed.is_empty()
                 && node.parts.wallet.unconfirmed().is_empty()
         };
-        // An output is nowhere while it passes from a monitor to the sweeper.
         let mut quiet = 0;
         // An HTLC may take 144 blocks at each of two nodes and, to hide who is paid, up to 432 more.
         for _ in 0..1_500 {
             self.mine(1, nodes).await;
+            // An output is nowhere while it passes from a monitor to the sweeper.
+            until("it is handed over", || {
+                nodes.iter().all(|node| node.hand_over.is_done())
+            })
+            .await;
             quiet = if nodes.iter().all(home) { quiet + 1 } else { 0 };
             if quiet == 3 {
                 return;

@@ -256,6 +256,8 @@ pub enum OpenFailure {
     ClientError,
     /// The client disconnected before `funding_signed` (J-62).
     Disconnected,
+    /// The client does not offer what such a channel needs (J-58, S-48).
+    ClientUnable,
     /// No coins (S-37).
     NoCoins,
     /// Anything on our side: tried again while the payment is held (J-64).

@@ -122,6 +122,15 @@ impl Service {
     ) -> Option<Input> {
         let failed = |why| Some(Input::OpenFailed { open, why });
         let log = &node.parts.log;
+        if lacks_features(node, client) {
+            log.warn(
+                "lsp",
+                format_args!(
+                    "{client} offers no scid aliases or no anchors: no channel for it (S-48)"
+                ),
+            );
+            return failed(OpenFailure::ClientUnable);
+        }
         if let Err(why) = self.choose_coins(node, open, value_sat) {
             return failed(why);
         }
@@ -170,6 +179,15 @@ impl Service {
             ),
         );
     }
+}
+
+/// Whether a client that is connected does not offer what LDK would then leave out of the channel's type (J-58).
+fn lacks_features(node: &Node, client: &PublicKey) -> bool {
+    let peer = node.pm.peer_by_node_id(client);
+    peer.is_some_and(|peer| {
+        let offered = peer.init_features;
+        !offered.supports_scid_privacy() || !offered.supports_anchors_zero_fee_htlc_tx()
+    })
 }
 
 /// Unlocks an open's coins, unless its funding transaction went out while the open was given up: then they are spent.

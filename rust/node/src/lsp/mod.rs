@@ -56,6 +56,8 @@ pub enum Fault {
     IgnoresOffer,
     /// As a wallet: hangs up at the first offer of a channel, and does not dial again by itself.
     HangsUpAtOffer,
+    /// As a wallet: knows no anchors.
+    NoAnchors,
     /// As a wallet: hangs up instead of signing the first funding transaction.
     HangsUpAtFunding,
     /// As a wallet: hangs up before it claims a JIT payment, and does not dial again by itself.

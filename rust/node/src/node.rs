@@ -1,6 +1,6 @@
 //! The node: assembled from store, keys, chain and LDK; started, stopped, and what its parts share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -43,6 +43,7 @@ use crate::ldk::{
     self, ChainMonitor, ChannelManager, Gossip, Graph, Parts, PeerManager, Scorer, Sweeper,
 };
 use crate::log::{now_ms, Log};
+use crate::lsp::webhooks::Hooks;
 use crate::lsp::Service;
 use crate::lsps::Transport;
 use crate::net::Net;
@@ -803,7 +804,14 @@ impl Node {
             "alias": self.config.alias,
             "started_at_ms": self.started_at_ms,
             "alarms": self.alarms.on(),
+            "webhooks": self.webhook_counts(),
         })
+    }
+
+    /// What became of webhooks; empty if there are none.
+    fn webhook_counts(&self) -> BTreeMap<&'static str, u64> {
+        let hooks = self.lsp.as_ref().and_then(|lsp| lsp.webhooks.as_ref());
+        hooks.map(Hooks::counts).unwrap_or_default()
     }
 
     /// On-chain and channel balances; without what is on its way to the sweeper, for which [`HandOver::quiet`] waits.

@@ -367,7 +367,8 @@ impl Node {
         let channels = match recovery.clone() {
             None => {
                 let kick = journal.clone();
-                Inbound::new(cm.clone(), fallen.clone(), move || kick.kick())
+                let monitors = chain_monitor.clone();
+                Inbound::new(cm.clone(), monitors, fallen.clone(), move || kick.kick())
             }
             Some(recovery) => Inbound::recovering(
                 cm.clone(),

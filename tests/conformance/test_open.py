@@ -18,15 +18,20 @@ from .rpc import Client, Offer
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.timeout(60)]
 
 
+async def _sold(client: Client, offer: Offer, size: int | None) -> dict[str, Any]:
+    answer = await client.buy(offer, size)
+    assert answer.result is not None, answer
+    return answer.result
+
+
 @contextlib.asynccontextmanager
 async def paying(
     client: Client, payer: Payer, offer: Offer
 ) -> AsyncGenerator[asyncio.Task[Outcome], None]:
     """A payment on its way to a client that has bought a channel for it."""
     size = sellable(offer)
-    sold = await client.buy(offer, size)
-    assert sold.result is not None, sold
-    payment = asyncio.create_task(payer.pay(jit_invoice(client, sold.result, size)))
+    sold = await _sold(client, offer, size)
+    payment = asyncio.create_task(payer.pay(jit_invoice(client, sold, size)))
     try:
         yield payment
     finally:
@@ -152,3 +157,30 @@ async def test_J_59_J_62_S_36_a_client_that_hangs_up_at_the_funding(
         assert (kind, created[:32]) == (FUNDING_CREATED, opening.id)
         await our_client.peer.close()
         assert await payment == "temporary"
+
+
+async def test_J_33_S_30_S_31_a_variable_payment_outside_the_offer(
+    our_client: Client, payer: Payer
+) -> None:
+    """It is failed for good, and no channel is offered; one within it gets its channel."""
+    (offer,) = await our_client.get_info("narrow")
+    sold = await _sold(our_client, offer, None)
+    low, high = int(offer["min_payment_size_msat"]), int(offer["max_payment_size_msat"])
+    for amount in (low - 1, high + 1):
+        assert await payer.pay(jit_invoice(our_client, sold, amount)) == "permanent"
+        await _no_more(our_client)
+    payment = asyncio.create_task(payer.pay(jit_invoice(our_client, sold, low)))
+    assert await _refuse(our_client, payment)
+    assert await payment == "permanent"
+
+
+async def test_S_25_a_payment_to_a_scid_that_was_never_sold(
+    our_client: Client, payer: Payer
+) -> None:
+    offer = await _first_offer(our_client)
+    sold = await _sold(our_client, offer, None)
+    block, transaction, output = sold["jit_channel_scid"].split("x")
+    stray = f"{block}x{transaction}x{int(output) ^ 1}"
+    invoice = jit_invoice(our_client, {**sold, "jit_channel_scid": stray}, sellable(offer))
+    assert await payer.pay(invoice) == "permanent"
+    await _no_more(our_client)

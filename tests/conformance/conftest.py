@@ -15,7 +15,9 @@ import pytest_asyncio
 from web import Web
 
 from . import ours
+from .bolt11 import read_invoice
 from .fake_lsp import FakeLsp
+from .payer import Outcome, Payer
 from .peer import Target
 from .rpc import Client, Offer
 from .shop import Shop
@@ -35,6 +37,26 @@ class World(NamedTuple):
     strict: Target | None = None
     plain: Target | None = None
     careful: Target | None = None
+    payer: Payer | None = None
+
+
+class OurPayer:
+    """A node of our own, driven as a payer."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def pay(self, invoice: str) -> Outcome:
+        """Pay, on one way only; what became of it."""
+        from ldkjit import PaymentError
+
+        try:
+            await self._node.pay(invoice, retry=0)
+        except PaymentError:
+            stages = await self._node.timeline(read_invoice(invoice).payment_hash)
+            (failed,) = [each.stage for each in stages if each.stage.startswith("path_failed")]
+            return "temporary" if failed == "path_failed_temporarily" else "permanent"
+        return "paid"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -125,10 +147,11 @@ async def _own_world(box: Sandbox, root_ca: Path) -> World:
         await box.lsp("careful", lsp=careful),
     ]
     channels = [(each, ours.INBOUND_SAT) for each in lsps[:2]]
-    await box.node("payer", funds=sat(10_000_000), channels=channels)
+    payer = OurPayer(await box.node("payer", funds=sat(10_000_000), channels=channels))
     plain = await box.node("plain")
     targets = [await target(each) for each in (*lsps, plain)]
-    return World(targets[0], None, strict=targets[1], careful=targets[2], plain=targets[3])
+    first, strict_lsp, careful_lsp, plain_node = targets
+    return World(first, None, strict_lsp, plain_node, careful_lsp, payer)
 
 
 @pytest.fixture
@@ -153,6 +176,14 @@ def strict_lsp(world: World) -> Target:
 def careful_lsp(world: World) -> Target:
     """An LSP that calls no webhooks on this machine."""
     return _ours(world, world.careful)
+
+
+@pytest.fixture
+def payer(world: World) -> Payer:
+    """Who can pay over the LSP with the settings of ``ours``."""
+    if world.payer is None:
+        pytest.skip("needs a payer with a channel to the LSP")
+    return world.payer
 
 
 @pytest.fixture

@@ -350,12 +350,12 @@ async fn are_held(state: &str, of_wallet: Option<Fault>, opens: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_lsp_that_stops_during_the_open() {
+async fn test_S_61_S_65_an_lsp_that_stops_during_the_open() {
     are_held("opening", Some(Fault::IgnoresOffer), 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_lsp_that_stops_while_the_client_is_away() {
+async fn test_S_61_S_65_an_lsp_that_stops_while_the_client_is_away() {
     are_held("waking", None, 1).await;
 }
 

@@ -187,7 +187,7 @@ async fn test_W_14_S_75_a_payment_over_a_channel_that_is_missed() {
 
 /// Once in a cooldown, again after it, and at once when the client has been here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn test_W_24_a_client_that_stays_away_is_called_again_after_the_cooldown() {
+async fn test_W_24_B_18_a_client_that_stays_away_is_called_again_after_the_cooldown() {
     let Some(world) = World::start().await else {
         return;
     };

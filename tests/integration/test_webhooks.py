@@ -66,7 +66,9 @@ async def gone(lsp: Node, wallet_id: str) -> None:
     await until(away, "the LSP to see the wallet go")
 
 
-async def test_a_sleeping_wallet_is_woken_and_paid(box: Sandbox, web: Web) -> None:
+async def test_W_14_W_15_W_18_W_27_S_35_S_75_a_sleeping_wallet_is_woken_and_paid(
+    box: Sandbox, web: Web
+) -> None:
     """The wallet is stopped, the server hears of the payment, starts the wallet, it is paid."""
     lsp = await calling(box, web)
     payer = await box.node("payer", funds=sat(10_000_000), channels=[(lsp, 5_000_000)])

@@ -158,7 +158,7 @@ def test_only_a_plain_url_is_taken(url: str) -> None:
 
 
 @pytest.mark.parametrize("at", ["", "x", f"{ID}@", f"{ID}@host", f"{ID}@host:70000", f"04{ID}@h:1"])
-def test_an_lsp_needs_a_node_id_and_an_address(at: str) -> None:
+def test_T_22_an_lsp_needs_a_node_id_and_an_address(at: str) -> None:
     with pytest.raises(ConfigError):
         Lsp(at)
 

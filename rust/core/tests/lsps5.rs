@@ -637,7 +637,7 @@ fn test_W_11_an_announcement_survives_a_restart_until_it_is_sent() {
 }
 
 #[test]
-fn test_W_24_cooldown() {
+fn test_W_24_B_18_cooldown() {
     let (mut webhooks, id) = having(&["a"]);
     let mut told = |notice, ms| webhooks.notify(&LIMITS, &id, notice, after(ms));
     assert!(told(Notice::PaymentIncoming, 0));

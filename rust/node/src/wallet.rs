@@ -1127,6 +1127,7 @@ impl ChangeDestinationSource for Wallet {
 #[cfg(test)]
 mod tests {
     #![allow(
+        non_snake_case,
         clippy::unwrap_used,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects
@@ -1444,7 +1445,7 @@ mod tests {
     }
 
     #[test]
-    fn two_hundred_opens_at_once_have_coins_of_their_own() {
+    fn test_S_46_two_hundred_opens_at_once_have_coins_of_their_own() {
         let mut net = Net::new();
         let pays: Vec<_> = (0..200).map(|_| net.pay(200_000)).collect();
         net.mine(pays);
@@ -1568,7 +1569,7 @@ mod tests {
     }
 
     #[test]
-    fn coins_of_others_and_long_chains_are_not_used() {
+    fn test_S_45_coins_of_others_and_long_chains_are_not_used() {
         let mut net = Net::new();
         let pay = net.pay(1_000_000);
         net.wallet.broadcasted(&pay);

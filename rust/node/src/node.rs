@@ -584,6 +584,11 @@ impl Node {
         capacity
     }
 
+    /// A block has come: what was known of coins and channels is old, however young.
+    pub(crate) fn forget_capacity(&self) {
+        *lock(&self.capacity) = None;
+    }
+
     /// What a forced close of an anchor channel may cost at present.
     pub fn reserve(&self) -> Reserve {
         let rate = self

@@ -101,7 +101,7 @@ class OnchainBalance(Model):
     confirmed_sat: int
     unconfirmed_sat: int
     locked_sat: int
-    """Promised to channels that are being opened."""
+    """Promised to channels that are being opened, and to fee bumps on their way."""
     anchor_reserve_sat: int
     """Kept to pay for force-closes."""
     spendable_sat: int

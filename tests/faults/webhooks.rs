@@ -232,6 +232,10 @@ async fn test_W_24_B_18_a_client_that_stays_away_is_called_again_after_the_coold
         orders.iter().all(|o| o["state"] == "paid")
     })
     .await;
+    until("both channels are published", || {
+        lsp.parts.wallet.unconfirmed().len() == 2
+    })
+    .await;
     world.mine(1, &[&lsp, &payer, &wallet]).await;
     let third = jit_invoice(&wallet, Some(SIZE)).await;
     wallet.stop().await.unwrap();

@@ -38,6 +38,7 @@ class Lives(Stage):
         excused: Funding transactions that a commitment transaction may spend, and why.
         resting: Wallets that wait for that.
         waits_for: What each wallet last waited for.
+        agreed: Funding transactions of channels that their wallet closed by agreement.
     """
 
     def __init__(self, *args: Any, wallets: int = 4, **more: Any) -> None:
@@ -49,6 +50,7 @@ class Lives(Stage):
         self.resting: list[asyncio.Task[None]] = []
         self.gifts: set[str] = set()
         self.given: set[str] = set()
+        self.agreed: set[str] = set()
         self.waits_for: dict[str, str] = {}
 
     async def _live(self, slot: int) -> None:
@@ -307,14 +309,14 @@ class Lives(Stage):
         await self._until(gone, f"{wallet.name}'s channels to close")
         self.report.closes += len(asked)
 
-    @staticmethod
-    async def _ask_to_close(wallet: Process, channels: Sequence[dict[str, Any]]) -> set[str]:
+    async def _ask_to_close(self, wallet: Process, channels: Sequence[dict[str, Any]]) -> set[str]:
         asked: set[str] = set()
         for channel in channels:
             if channel["usable"] and channel["pending_htlcs"] == 0:
                 try:
                     await wallet.call("close_channel", channel_id=channel["channel_id"])
                     asked.add(channel["channel_id"])
+                    self.agreed.add(self._funding(channel))
                 except CallError as error:
                     if error.code not in ("not_found", "peer"):
                         raise
@@ -433,7 +435,11 @@ class Lives(Stage):
             await wallet.stop()
 
     def _why(self, channel: dict[str, Any]) -> str | None:
-        return self.excused.get((channel["funding"] or "").partition(":")[0])
+        return self.excused.get(self._funding(channel))
+
+    @staticmethod
+    def _funding(channel: dict[str, Any]) -> str:
+        return str(channel["funding"] or "").partition(":")[0]
 
     @staticmethod
     def _role(node: Process) -> str:

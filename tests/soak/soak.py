@@ -272,7 +272,7 @@ class Soak(Lives):
             await self._blocks(24)
             blocks += 24
             balances = await self._retry(self.lsp, "balances")
-            left = await unclaimed(self.chain)
+            left = await unclaimed(self.chain, self.agreed)
             # Small ones are swept together as soon as they pay for it.
             small = all(value <= TOO_SMALL_SAT for value in left.values())
             if small and balances["pending_sweep_sat"] <= sum(left.values(), TOO_SMALL_SAT):

@@ -252,6 +252,7 @@ fn judge_clock(node: &Node, skew: Option<Skew>) {
 }
 
 async fn on_block(node: &Arc<Node>) {
+    node.forget_capacity();
     {
         let _gate = node.parts.journal.gate().await;
         if let Some(lsp) = &node.lsp {

@@ -367,7 +367,8 @@ impl Node {
         let channels = match recovery.clone() {
             None => {
                 let kick = journal.clone();
-                Inbound::new(cm.clone(), fallen.clone(), move || kick.kick())
+                let monitors = chain_monitor.clone();
+                Inbound::new(cm.clone(), monitors, fallen.clone(), move || kick.kick())
             }
             Some(recovery) => Inbound::recovering(
                 cm.clone(),
@@ -581,6 +582,11 @@ impl Node {
         capacity.coins_sat = self.parts.wallet.balances().spendable_sat;
         *known = Some((Instant::now(), capacity));
         capacity
+    }
+
+    /// A block has come: what was known of coins and channels is old, however young.
+    pub(crate) fn forget_capacity(&self) {
+        *lock(&self.capacity) = None;
     }
 
     /// What a forced close of an anchor channel may cost at present.

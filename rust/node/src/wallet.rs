@@ -115,7 +115,7 @@ pub struct Balances {
     pub untrusted_sat: u64,
     /// Mined, and not yet mature.
     pub immature_sat: u64,
-    /// Set aside for channels being opened.
+    /// Set aside for channels being opened and for fee bumps on their way.
     pub locked_sat: u64,
     /// Kept for fees of channels that are closed by force.
     pub anchor_reserve_sat: u64,
@@ -257,7 +257,7 @@ impl Wallet {
     /// What the wallet holds.
     pub fn balances(&self) -> Balances {
         let state = self.state();
-        let locked = state.locked();
+        let locked = state.spoken_for();
         let tip = state.bdk.latest_checkpoint().height();
         let mut balances = Balances {
             anchor_reserve_sat: self.reserve_sat.load(Ordering::Relaxed),
@@ -1365,7 +1365,7 @@ mod tests {
         net.mine(vec![pay]);
         let coin = net.wallet.confirmed_coins().remove(0).outpoint;
         let change = net.wallet.next_script().unwrap();
-        let mut child = foreign(1, vec![(change, 990_000)]);
+        let mut child = foreign(99, vec![(change, 990_000)]);
         child.input.push(TxIn {
             previous_output: coin,
             ..TxIn::default()

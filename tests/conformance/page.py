@@ -65,8 +65,8 @@ make conformance                                          # the first, and this 
 
 An LSP that gives its menu for a token only is tested with `--target-token` too. Each run buys
 dozens of channels that nobody will pay for. Skipped with `--target` are the tests of our wallet,
-which is given LSPs of the suite's making, and those that need an LSP with the suite's settings, such
-as a client that is denied, or a payer.
+which is given LSPs of the suite's making, and those that need an LSP with the suite's settings,
+such as a client that is denied, or a payer.
 
 **Who** is who has to do it (delivery: the service that passes a webhook's notifications on),
 **level** how the text says so: *fact* is a data format or something stated, *quality* is advice,

@@ -53,8 +53,9 @@ What bLIP-50, -51, -52 and -55 ask of an LSP and its clients, by ids of our own,
 show how ldkjit stands to it. A test is named after what it checks: `test_J_31_…`.
 
 `tests/conformance` is a suite of its own. It talks BOLT 8 and nothing else, so that it can test any
-LSP, and a failure names the requirement that it is about. It covers messages; payments are tested
-in `rust/core/tests` and, between whole nodes, in `tests/faults` and `tests/integration`.
+LSP, and a failure names the requirement that it is about. It covers messages, up to the offer of a
+channel and its answer; payments are tested in `rust/core/tests` and, between whole nodes, in
+`tests/faults` and `tests/integration`.
 
 ```
 pytest tests/conformance                                  # an LSP that it starts for itself
@@ -65,7 +66,7 @@ make conformance                                          # the first, and this 
 An LSP that gives its menu for a token only is tested with `--target-token` too. Each run buys
 dozens of channels that nobody will pay for. Skipped with `--target` are the tests of our wallet,
 which is given LSPs of the suite's making, and those that need an LSP with the suite's settings,
-such as a client that is denied.
+such as a client that is denied, or a payer.
 
 **Who** is who has to do it (delivery: the service that passes a webhook's notifications on),
 **level** how the text says so: *fact* is a data format or something stated, *quality* is advice,

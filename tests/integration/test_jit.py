@@ -490,6 +490,7 @@ async def test_sizes_outside_the_menu_are_refused(world: World) -> None:
         with pytest.raises(LspRefusedError) as caught:
             await wallet.receive(amount)
         assert "no offer for this amount" in str(caught.value)
+        assert "1000 to 5000000000 msat" in caught.value.lsp_message
     assert await wallet.client_orders() == []
 
 

@@ -46,6 +46,8 @@ def test_tests_that_are_named_there_exist() -> None:
     texts = {page.called(path): path.read_text("utf-8") for path in page.sources()}
     named = [each for requirement in page.requirements().values() for each in requirement.also]
     named += [each for hazard in page.hazards() for each in (*hazard.lsp, *hazard.wallet)]
+    complaints = (page.ROOT / "docs/complaints.md").read_text("utf-8")
+    named += re.findall(r"`(\S+\.(?:py|rs)::\w+)`", complaints)
     for each in named:
         file, name = each.split("::")
         # Not only as a function: some are made by macros.

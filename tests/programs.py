@@ -14,7 +14,7 @@ from pathlib import Path
 from ldkjit.sandbox import Sandbox
 
 # Nothing waits longer for a program that should end by itself: far above what it takes.
-END_S = 5.0
+END_S = 20.0
 
 # The beginning of every program; ``main`` and its run are added.
 HEAD = """
@@ -24,6 +24,8 @@ from ldkjit import *
 from ldkjit.sandbox import until
 
 URL, USER, PASSWORD, FOLDER = sys.argv[1:5]
+# A shell that runs the tests in the background leaves it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def node(name, **settings):
     return Node(NodeConfig(
@@ -39,7 +41,7 @@ def threads():
     return seen
 
 async def as_before(before):
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while threads() - before:
         assert time.monotonic() < end, f"threads left: {threads() - before}"
         await asyncio.sleep(0.02)

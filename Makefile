@@ -15,7 +15,7 @@ SOAK_NODE := $(CARGO_TARGET_DIR)/release/soak-node
 SECONDS ?= 600
 SEED ?= 1
 
-.PHONY: help build demo test test-rust test-python conformance soak sweep fuzz bench lint wheel docs mutants lock clean
+.PHONY: help build demo test test-rust test-python conformance interop soak sweep fuzz bench lint wheel docs mutants lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,10 @@ conformance: .venv/extension ## the conformance suite and its page; another LSP:
 	status=0; $(BIN)/pytest tests/conformance $(TARGET:%=--target %) --junitxml $(REPORT)/tests.xml || status=$$?; \
 	    cd tests && ../$(BIN)/python -m conformance.page --junit $(REPORT)/tests.xml --out $(REPORT)/page.md; exit $$status
 
+interop: .venv/extension ## beside ldk-node, which is built into the cache folder first
+	cd tests && ../$(BIN)/python -m interop.ldk_node_program
+	$(BIN)/pytest tests/interop --durations 10
+
 .PHONY: soak-node
 # Built with named moments at which it can be ended.
 soak-node: .venv/extension
@@ -86,6 +90,7 @@ bench: .venv/extension ## measure; JSON into benches/results
 lint: .venv/extension ## format, clippy, ruff, pyright, stubtest
 	cargo fmt --all --check
 	cargo fmt --all --check --manifest-path rust/fuzz/Cargo.toml
+	cargo fmt --all --check --manifest-path tests/interop/ldk_node/Cargo.toml
 	cargo clippy --locked --release --workspace --all-targets --features ldkjit-node/faults -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

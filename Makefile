@@ -52,9 +52,9 @@ conformance: .venv/extension ## the conformance suite and its page; another LSP:
 	status=0; $(BIN)/pytest tests/conformance $(TARGET:%=--target %) --junitxml $(REPORT)/tests.xml || status=$$?; \
 	    cd tests && ../$(BIN)/python -m conformance.page --junit $(REPORT)/tests.xml --out $(REPORT)/page.md; exit $$status
 
-interop: .venv/extension ## beside ldk-node, which is built into the cache folder first
-	cd tests && ../$(BIN)/python -m interop.ldk_node_program
-	$(BIN)/pytest tests/interop --durations 10
+interop: .venv/extension ## beside LND and ldk-node, which are built into the cache folder first (needs Go 1.25)
+	cd tests && ../$(BIN)/python -m interop.lnd_program && ../$(BIN)/python -m interop.ldk_node_program
+	BITCOIND_EXE="$$($(PYTHON) python/ldkjit/sandbox/bitcoind.py)" $(BIN)/pytest tests/interop --durations 10
 
 .PHONY: soak-node
 # Built with named moments at which it can be ended.

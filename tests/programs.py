@@ -104,7 +104,7 @@ class Program:
     async def ends(self, code: int = 0) -> None:
         """Check that the program ends by itself, with this code and without complaint."""
         ended, errors, seconds = await self._end()
-        assert (ended, errors) == (code, "")
+        assert (ended, errors) == (code, ""), (ended, errors)
         assert seconds < END_S
 
     async def is_interrupted(self, *lines: str) -> None:

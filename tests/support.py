@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ldkjit import Channel, Msat, Node, Payment, sat
+from ldkjit.cli.ledger import check
 from ldkjit.sandbox import Sandbox, until
 
 SAT_PER_BTC = 100_000_000
@@ -27,6 +30,16 @@ async def pair_of(box: Sandbox, prefix: str = "") -> Pair:
     bob = await box.node(f"{prefix}bob", accept_channels=True)
     ann = await box.node(f"{prefix}ann", funds=sat(5_000_000), channels=[(bob, CAPACITY)])
     return Pair(box, ann, bob)
+
+
+async def retire(box: Sandbox, name: str) -> None:
+    """Stop a node for good: whatever was done with it, its books are right."""
+    node = box.nodes.pop(name)
+    await node.stop()
+    verdict = check(Path(node.config.data_dir))
+    assert verdict.ok, f"{name}: {verdict.model_dump_json(indent=2)}"
+    # The next node of this name is another one.
+    shutil.rmtree(node.config.data_dir)
 
 
 async def belongings(node: Node) -> list[Any]:

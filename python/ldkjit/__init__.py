@@ -16,6 +16,7 @@ from .config import (
     PeerLimits,
     Pool,
     TrustModel,
+    WebhookConfig,
 )
 from .errors import (
     AddressError,
@@ -48,6 +49,7 @@ from .errors import (
     StoreStaleError,
     StoreVersionError,
     TimeoutError_,
+    WebhookError,
     WrongLoopError,
 )
 from .events import (
@@ -68,6 +70,7 @@ from .events import (
     PaymentReceived,
     PaymentSent,
     UnknownEvent,
+    WebhookCalled,
 )
 from .models import (
     Backup,
@@ -88,8 +91,12 @@ from .models import (
     Recovery,
     Stage,
     Status,
+    WebhookNotification,
+    WebhookRegistration,
+    Webhooks,
 )
 from .node import Invoice, Node
+from .webhooks import SeenWebhooks, verify_webhook
 
 try:
     __version__ = version("ldkjit")
@@ -167,6 +174,7 @@ __all__ = [
     "RecoveringError",
     "Recovery",
     "RecoveryNeededError",
+    "SeenWebhooks",
     "Stage",
     "Status",
     "StoreCopyError",
@@ -179,7 +187,14 @@ __all__ = [
     "TimeoutError_",
     "TrustModel",
     "UnknownEvent",
+    "WebhookCalled",
+    "WebhookConfig",
+    "WebhookError",
+    "WebhookNotification",
+    "WebhookRegistration",
+    "Webhooks",
     "WrongLoopError",
     "btc",
     "sat",
+    "verify_webhook",
 ]

@@ -2,7 +2,7 @@
 
 from typing import final
 
-__all__ = ["Native", "backup", "ledger_check", "restore", "version"]
+__all__ = ["Native", "Seen", "backup", "ledger_check", "restore", "verify_webhook", "version"]
 
 @final
 class Native:
@@ -23,6 +23,24 @@ class Native:
 
     def close(self) -> None:
         """End every thread, in bounded time; may be called again."""
+
+@final
+class Seen:
+    """Notifications seen of late, so that none is believed twice."""
+
+    def __new__(cls) -> Seen: ...
+
+def verify_webhook(
+    body: bytes,
+    timestamp: str,
+    signature: str,
+    lsp: str,
+    recipient: str,
+    window_ms: int,
+    now_ms: int,
+    seen: Seen | None,
+) -> tuple[bool, str]:
+    """Check a notification: whether it is this LSP's; what it says or the error, as JSON."""
 
 def version() -> str:
     """The version of the Rust side."""

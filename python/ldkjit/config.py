@@ -368,6 +368,39 @@ class TrustModel(str, Enum):
     """The funding transaction is withheld until the client has given up the preimage."""
 
 
+class WebhookConfig(_Config):
+    """How an LSP calls the webhooks of clients that are away (LSPS5, bLIP-55).
+
+    A webhook is an address that a stranger chose. It is called over https alone, at the very
+    address that was looked at, without following redirects, and nothing of the answer is read but
+    its status.
+
+    Attributes:
+        max_webhooks: Webhooks of one client, 1 to 100 (W-06).
+        max_clients: Clients with webhooks, 1 to 1,000,000.
+        max_strangers: Of them, clients that have no channel, as far as they have no order either.
+        cooldown_ms: How long a client that stays away is not told the same again, 1,000 to
+            3,600,000 ms (W-24).
+        retention_ms: How long webhooks are kept of clients without channels, at least
+            604,800,000 ms: seven days (W-10).
+        timeout_ms: How long one call may take in all, 100 to 60,000 ms.
+        max_concurrent: Calls at once, 1 to 256.
+        allow_private: Whether addresses of this machine and of private networks are called too;
+            for tests, and for servers of your own.
+        root_ca: A file of PEM certificates of authorities to trust besides the web's.
+    """
+
+    max_webhooks: Annotated[int, _between(1, 100, "webhooks")] = 10
+    max_clients: Annotated[int, _between(1, 1_000_000, "clients")] = 10_000
+    max_strangers: Annotated[int, _between(0, 1_000_000, "clients")] = 1_000
+    cooldown_ms: Annotated[int, _between(1_000, 3_600_000, "ms")] = 60_000
+    retention_ms: Annotated[int, _between(604_800_000, 315_360_000_000, "ms")] = 2_592_000_000
+    timeout_ms: Annotated[int, _between(100, 60_000, "ms")] = 10_000
+    max_concurrent: Annotated[int, _between(1, 256, "calls")] = 16
+    allow_private: bool = False
+    root_ca: Path | None = None
+
+
 class LspConfig(_Config):
     """What makes a node an LSP.
 
@@ -379,6 +412,7 @@ class LspConfig(_Config):
         lending: How far coins are promised.
         patience: How many unpaid channels are borne.
         pool: Coins kept ready.
+        webhooks: Given, clients that are away are called at webhooks of theirs (LSPS5).
         allow: If given, only these clients are served.
         deny: These clients are never served.
         cltv_expiry_delta: What the LSP adds to a payment's expiry, 48 to 1,008 blocks.
@@ -391,6 +425,7 @@ class LspConfig(_Config):
     lending: Lending = Field(default_factory=Lending)
     patience: Patience = Field(default_factory=Patience)
     pool: Pool = Field(default_factory=Pool)
+    webhooks: WebhookConfig | None = None
     allow: list[NodeId] | None = None
     deny: list[NodeId] = Field(default_factory=list)
     cltv_expiry_delta: Annotated[int, _between(48, 1_008, "blocks")] = 144

@@ -253,6 +253,17 @@ class PaymentError(LdkJitError):
     code = "payment"
 
 
+class WebhookError(LdkJitError):
+    """What came to a webhook is not to be believed."""
+
+    code = "webhook"
+
+    @property
+    def why(self) -> str | None:
+        """``body``, ``timestamp``, ``signature``, ``stale`` or ``replay``."""
+        return self.details.get("why")
+
+
 class TimeoutError_(LdkJitError, TimeoutError):  # noqa: N801, N818 (it is a TimeoutError too)
     """The time the caller allowed is over; what was waited for may still happen."""
 

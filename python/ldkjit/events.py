@@ -154,6 +154,21 @@ class OnchainReceived(EventBase):
     height: int | None = None
 
 
+class WebhookCalled(EventBase):
+    """This LSP called a webhook of a client that was away (LSPS5)."""
+
+    type: Literal["webhook_called"] = "webhook_called"
+    client: str
+    app_name: str
+    """The client's name for it, a stranger's words: escape it before showing it."""
+    method: str
+    """What the client was told, e.g. ``lsps5.payment_incoming``."""
+    delivered: bool
+    """The webhook answered 200."""
+    detail: str = ""
+    """What it did instead."""
+
+
 class UnknownEvent(EventBase):
     """An event of a later native module."""
 
@@ -176,6 +191,7 @@ _KNOWN = (
     Alarm,
     FundingUnconfirmed,
     OnchainReceived,
+    WebhookCalled,
 )
 _TYPES = {str(each.model_fields["type"].default) for each in _KNOWN}
 
@@ -204,6 +220,7 @@ Event = Annotated[
     | Annotated[Alarm, Tag("alarm")]
     | Annotated[FundingUnconfirmed, Tag("funding_unconfirmed")]
     | Annotated[OnchainReceived, Tag("onchain_received")]
+    | Annotated[WebhookCalled, Tag("webhook_called")]
     | Annotated[UnknownEvent, Tag("unknown")],
     Discriminator(_tag),
 ]

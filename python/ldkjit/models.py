@@ -48,6 +48,10 @@ class Status(Model):
     turned_away: dict[str, int] = Field(default_factory=dict)
     """Connections refused or ended since the start, by reason: ``rate``, ``address``,
     ``handshakes``, ``slow``, ``strangers``, ``messages``."""
+    webhooks: dict[str, int] = Field(default_factory=dict)
+    """Of an LSP that calls webhooks: how many are ``registered``, and what came of notifications
+    since the start: ``delivered``, ``idle`` (the client came by itself), ``status`` (an answer
+    other than 200), ``name``, ``private_address``, ``connect``, ``tls``, ``http``, ``timeout``."""
 
     @property
     def address(self) -> str:
@@ -61,13 +65,43 @@ class Status(Model):
         return f"{self.node_id}@{self.listening[0]}"
 
 
+class WebhookRegistration(Model):
+    """What an LSP answers to a webhook (LSPS5)."""
+
+    num_webhooks: int
+    """This client's webhooks at the LSP."""
+    max_webhooks: int
+    """How many it may have."""
+    no_change: bool
+    """The LSP had this URL under this name already."""
+
+
+class Webhooks(Model):
+    """This client's webhooks at an LSP (LSPS5)."""
+
+    app_names: tuple[str, ...]
+    max_webhooks: int
+    """How many it may have."""
+
+
+class WebhookNotification(Model):
+    """What an LSP told a webhook, once it is known to be the LSP's."""
+
+    method: str
+    """Such as ``lsps5.payment_incoming``; one that is not known is to be ignored."""
+    params: dict[str, Any]
+    """Such as ``timeout`` of ``lsps5.expiry_soon``; those not known are to be ignored."""
+    at: Time = Field(validation_alias="at_ms")
+    """When the LSP made it."""
+
+
 class OnchainBalance(Model):
     """Coins, in satoshi."""
 
     confirmed_sat: int
     unconfirmed_sat: int
     locked_sat: int
-    """Promised to channels that are being opened."""
+    """Promised to channels that are being opened, and to fee bumps on their way."""
     anchor_reserve_sat: int
     """Kept to pay for force-closes."""
     spendable_sat: int

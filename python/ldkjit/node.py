@@ -32,6 +32,8 @@ from .models import (
     Recovery,
     Stage,
     Status,
+    WebhookRegistration,
+    Webhooks,
 )
 
 _PAGE = 100
@@ -491,6 +493,87 @@ class Node:
         """Where the time of a payment went on this node, in order."""
         told = await self._call("timeline", payment_hash=payment_hash)
         return [Stage.model_validate(each) for each in told]
+
+    # Webhooks
+
+    async def set_webhook(
+        self, lsp: str, app_name: str, url: str, *, timeout: float = 30.0
+    ) -> WebhookRegistration:
+        """Have an LSP call a URL when there is something for this wallet while it is away (LSPS5).
+
+        Put into the URL what tells whose server it is that wakes which device for which LSP, or a
+        token for that (W-26): nothing else is sent but what happened. The LSP first tells the URL
+        ``lsps5.webhook_registered``. ``verify_webhook`` checks what arrives.
+
+        Args:
+            lsp: The node id of a configured LSP.
+            app_name: A name to replace or remove it by, at most 64 bytes of UTF-8 (W-02).
+            url: An https URL in ASCII, at most 1,024 characters (W-01).
+            timeout: Seconds the LSP has to answer.
+
+        Raises:
+            ConfigError: No LSP could take this name or URL.
+            NoLspError: This LSP is not configured.
+            LspUnreachableError: The LSP does not answer.
+            LspRefusedError: It refuses, with code 503 for one webhook too many; -32601 says that
+                it knows no webhooks.
+        """
+        told = await self._call(
+            "set_webhook", lsp=lsp, app_name=app_name, webhook=url, timeout_ms=_ms(timeout)
+        )
+        return WebhookRegistration.model_validate(told)
+
+    async def list_webhooks(self, lsp: str, *, timeout: float = 30.0) -> Webhooks:
+        """The names of this wallet's webhooks at an LSP (LSPS5).
+
+        Args:
+            lsp: The node id of a configured LSP.
+            timeout: Seconds the LSP has to answer.
+
+        Raises:
+            NoLspError: This LSP is not configured.
+            LspUnreachableError: The LSP does not answer.
+            LspRefusedError: It refuses.
+        """
+        told = await self._call("list_webhooks", lsp=lsp, timeout_ms=_ms(timeout))
+        return Webhooks.model_validate(told)
+
+    async def remove_webhook(self, lsp: str, app_name: str, *, timeout: float = 30.0) -> None:
+        """Have an LSP forget a webhook (LSPS5).
+
+        Args:
+            lsp: The node id of a configured LSP.
+            app_name: Its name.
+            timeout: Seconds the LSP has to answer.
+
+        Raises:
+            NoLspError: This LSP is not configured.
+            LspUnreachableError: The LSP does not answer.
+            LspRefusedError: It refuses, with code 1010 if there is none of this name (W-13).
+        """
+        await self._call("remove_webhook", lsp=lsp, app_name=app_name, timeout_ms=_ms(timeout))
+
+    async def notify_client(
+        self,
+        client: str,
+        notice: Literal[
+            "payment_incoming", "liquidity_management_request", "onion_message_incoming"
+        ],
+    ) -> bool:
+        """As an LSP, tell a client that is away something, over all of its webhooks (LSPS5).
+
+        The node itself tells of payments that wait or are missed, of HTLCs about to run out, and of
+        unpaid channels that it closes. Before you take back liquidity, tell so.
+
+        Args:
+            client: The client's node id.
+            notice: What to tell.
+
+        Returns:
+            False if the client is connected, has no webhook, or was told so within the cooldown.
+        """
+        told = await self._call("notify_client", node_id=client, notice=notice)
+        return bool(told["told"])
 
     # What happens
 

@@ -1,4 +1,4 @@
-"""BOLT 11: what an invoice says, and which node signed it."""
+"""BOLT 11: what an invoice says, which node signed it, and invoices of our own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import NamedTuple
 
-from .curve import signer
+from .curve import sign, signer
 
 _CHARACTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _CHECKSUM = 6
@@ -88,6 +88,50 @@ def read_invoice(text: str) -> Invoice:
     )
 
 
+def write_invoice(invoice: Invoice, key: bytes) -> str:
+    """An invoice that says this, signed with the private key of its payee."""
+    amount = "" if invoice.amount_msat is None else f"{invoice.amount_msat * 10}p"
+    prefix = f"ln{invoice.network}{amount}"
+    bits = sum(1 << bit for bit in invoice.features)
+    fields = {
+        "p": _groups(bytes.fromhex(invoice.payment_hash)),
+        "s": _groups(bytes.fromhex(invoice.secret or "")),
+        "d": _groups((invoice.description or "").encode()),
+        "x": _written(invoice.expires - invoice.timestamp),
+        "c": _written(invoice.final_delta),
+        "9": _written(bits),
+    }
+    signed = _written(invoice.timestamp, _TIMESTAMP)
+    for tag, data in [*fields.items(), *(("r", _way(each)) for each in invoice.routes)]:
+        signed += [_CHARACTERS.index(tag), *_written(len(data), 2), *data]
+    compact, recovery = sign(_digest(prefix, signed), key)
+    groups = signed + _groups(compact + bytes([recovery]))
+    check = _polymod(_expand(prefix) + groups + [0] * _CHECKSUM) ^ 1
+    return f"{prefix}1" + "".join(_CHARACTERS[n] for n in groups + _written(check, _CHECKSUM))
+
+
+def _written(number: int, size: int = 0) -> list[int]:
+    """A number in groups: so many, or as few as hold it."""
+    size = size or (number.bit_length() + 4) // 5
+    return [number >> 5 * n & 31 for n in reversed(range(size))]
+
+
+def _groups(data: bytes) -> list[int]:
+    """Bytes in groups, the last filled up."""
+    bits = 8 * len(data)
+    return _written(int.from_bytes(data, "big") << -bits % 5, (bits + 4) // 5)
+
+
+def _way(hops: list[Hop]) -> list[int]:
+    data = b""
+    for hop in hops:
+        scid = zip(map(int, hop.scid.split("x")), (3, 3, 2), strict=True)
+        rest = (hop.base_fee_msat, 4), (hop.ppm, 4), (hop.delta, 2)
+        data += bytes.fromhex(hop.node_id)
+        data += b"".join(number.to_bytes(size, "big") for number, size in (*scid, *rest))
+    return _groups(data)
+
+
 def _polymod(groups: list[int]) -> int:
     """The checksum of BIP 173, which of a whole text is 1."""
     check = 1
@@ -164,9 +208,12 @@ def _amount(prefix: str) -> tuple[str, int | None]:
     return network, int(amount)
 
 
-def _signer(prefix: str, signed: list[int], signature: list[int]) -> str:
+def _digest(prefix: str, signed: list[int]) -> bytes:
     bits = 5 * len(signed)
     filled = _number(signed) << -bits % 8
-    digest = sha256(prefix.encode() + filled.to_bytes((bits + 7) // 8, "big")).digest()
+    return sha256(prefix.encode() + filled.to_bytes((bits + 7) // 8, "big")).digest()
+
+
+def _signer(prefix: str, signed: list[int], signature: list[int]) -> str:
     *compact, recovery = _bytes(signature)
-    return signer(digest, bytes(compact), recovery).hex()
+    return signer(_digest(prefix, signed), bytes(compact), recovery).hex()

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import pytest_asyncio
+from web import Web
 
-from . import ours
+from . import ours, peer
+from .bolt11 import read_invoice
 from .fake_lsp import FakeLsp
+from .payer import Outcome, Payer
 from .peer import Target
 from .rpc import Client, Offer
 from .shop import Shop
@@ -33,12 +36,40 @@ class World(NamedTuple):
     token: str | None
     strict: Target | None = None
     plain: Target | None = None
+    careful: Target | None = None
+    payer: Payer | None = None
+
+
+class OurPayer:
+    """A node of our own, driven as a payer."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def pay(self, invoice: str) -> Outcome:
+        """Pay, on one way only; what became of it."""
+        from ldkjit import PaymentError
+
+        try:
+            await self._node.pay(invoice, retry=0)
+        except PaymentError:
+            stages = await self._node.timeline(read_invoice(invoice).payment_hash)
+            (failed,) = [each.stage for each in stages if each.stage.startswith("path_failed")]
+            return "temporary" if failed == "path_failed_temporarily" else "permanent"
+        return "paid"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("conformance")
     group.addoption("--target", help="the LSP to test: node_id@host:port")
     group.addoption("--target-token", help="the token to ask it for its menu with")
+    group.addoption("--target-patience", type=float, help="how long to wait for an answer, seconds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One that stops answering is soon tested, with less patience."""
+    patience: float | None = config.getoption("target_patience", None)
+    peer.ANSWER_TIMEOUT_S = patience or peer.ANSWER_TIMEOUT_S
 
 
 def _option(config: pytest.Config, name: str) -> str | None:
@@ -66,17 +97,33 @@ async def box(pytestconfig: pytest.Config) -> AsyncGenerator[Sandbox | None, Non
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def world(pytestconfig: pytest.Config, box: Sandbox | None) -> World:
+async def world_web(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Web, None]:
+    """What webhooks point to, trusted by LSPs of our own."""
+    async with Web(tmp_path_factory.mktemp("web")) as web:
+        yield web
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def world(pytestconfig: pytest.Config, box: Sandbox | None, world_web: Web) -> World:
     """What this run talks to."""
     target = _option(pytestconfig, "target")
     if target:
         return World(Target.parse(target), _option(pytestconfig, "target_token"))
     assert box is not None
-    return await _own_world(box)
+    return await _own_world(box, world_web.ca)
 
 
-async def _own_world(box: Sandbox) -> World:
-    from ldkjit import FeeTier, Lending, Limits, LspConfig, PeerLimits, TrustModel, sat
+async def _own_world(box: Sandbox, root_ca: Path) -> World:
+    from ldkjit import (
+        FeeTier,
+        Lending,
+        Limits,
+        LspConfig,
+        PeerLimits,
+        TrustModel,
+        WebhookConfig,
+        sat,
+    )
 
     def menu(tiers: list[ours.Tier]) -> list[FeeTier]:
         return [FeeTier(**each) for each in tiers]
@@ -91,7 +138,9 @@ async def _own_world(box: Sandbox) -> World:
         # Every client of the suite is a stranger.
         lending=Lending(strangers_ppm=1_000_000),
         deny=[ours.DENIED],
+        webhooks=WebhookConfig(allow_private=True, root_ca=root_ca),
     )
+    careful = LspConfig(menu=menu(ours.MENU), webhooks=WebhookConfig(root_ca=root_ca))
     strict = LspConfig(
         menu=menu(ours.MENU),
         trust=TrustModel.CLIENT_TRUSTS_LSP,
@@ -102,11 +151,14 @@ async def _own_world(box: Sandbox) -> World:
     lsps = [
         await box.lsp("lsp", lsp=service, peer_limits=guests),
         await box.lsp("strict", lsp=strict, peer_limits=guests),
+        await box.lsp("careful", lsp=careful),
     ]
-    channels = [(each, ours.INBOUND_SAT) for each in lsps]
-    await box.node("payer", funds=sat(10_000_000), channels=channels)
+    channels = [(each, ours.INBOUND_SAT) for each in lsps[:2]]
+    payer = OurPayer(await box.node("payer", funds=sat(10_000_000), channels=channels))
     plain = await box.node("plain")
-    return World(await target(lsps[0]), None, await target(lsps[1]), await target(plain))
+    targets = [await target(each) for each in (*lsps, plain)]
+    first, strict_lsp, careful_lsp, plain_node = targets
+    return World(first, None, strict_lsp, plain_node, careful_lsp, payer)
 
 
 @pytest.fixture
@@ -125,6 +177,20 @@ def our_lsp(world: World) -> Target:
 def strict_lsp(world: World) -> Target:
     """An LSP that its clients must trust, and that sells them one channel at a time."""
     return _ours(world, world.strict)
+
+
+@pytest.fixture
+def careful_lsp(world: World) -> Target:
+    """An LSP that calls no webhooks on this machine."""
+    return _ours(world, world.careful)
+
+
+@pytest.fixture
+def payer(world: World) -> Payer:
+    """Who can pay over the LSP with the settings of ``ours``."""
+    if world.payer is None:
+        pytest.skip("needs a payer with a channel to the LSP")
+    return world.payer
 
 
 @pytest.fixture
@@ -192,6 +258,26 @@ class OurWallet:
         with _refusals():
             amount = None if size is None else Msat(size)
             return (await self._node.receive(amount, timeout=timeout)).bolt11
+
+    @property
+    def _lsp(self) -> str:
+        return self._node.config.lsps[0].node_id
+
+    async def set_webhook(self, app_name: str, url: str) -> tuple[int, int, bool]:
+        """Have the first LSP keep a webhook."""
+        with _refusals():
+            told = await self._node.set_webhook(self._lsp, app_name, url)
+            return told.num_webhooks, told.max_webhooks, told.no_change
+
+    async def webhooks(self) -> list[str]:
+        """The names of the webhooks that the first LSP keeps."""
+        with _refusals():
+            return list((await self._node.list_webhooks(self._lsp)).app_names)
+
+    async def remove_webhook(self, app_name: str) -> None:
+        """Have the first LSP forget a webhook."""
+        with _refusals():
+            await self._node.remove_webhook(self._lsp, app_name)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Packages that have it crash the interpreter at its end, or lack wheels for the n
 from __future__ import annotations
 
 import hashlib
+import secrets
 
 _P = 2**256 - 2**32 - 977
 _N = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
@@ -105,3 +106,17 @@ def signer(digest: bytes, compact: bytes, recovery: int) -> bytes:
     inverse = pow(r, -1, _N)
     message = -int.from_bytes(digest, "big") * inverse % _N
     return _compressed(_add(_times(message, (*_G, 1)), _times(s * inverse % _N, nonce)))
+
+
+def sign(digest: bytes, key: bytes) -> tuple[bytes, int]:
+    """A signature of a digest, and the number that tells the possible points apart."""
+    nonce = 1 + secrets.randbelow(_N - 1)
+    point = _compressed(_times(nonce, (*_G, 1)))
+    x = int.from_bytes(point[1:], "big")
+    r, recovery = x % _N, (point[0] & 1) | (x >= _N) << 1
+    sum_ = int.from_bytes(digest, "big") + r * int.from_bytes(key, "big")
+    s = pow(nonce, -1, _N) * sum_ % _N
+    # Of both that hold, nodes take the smaller.
+    if 2 * s > _N:
+        s, recovery = _N - s, recovery ^ 1
+    return r.to_bytes(32, "big") + s.to_bytes(32, "big"), recovery

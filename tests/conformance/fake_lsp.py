@@ -37,18 +37,19 @@ class FakeLsp:
         peers: Every connection so far, of which the last may be open.
     """
 
-    def __init__(self, script: Script, features: Iterable[int] = ()) -> None:
+    def __init__(self, script: Script, features: Iterable[int] = (), host: str = _HOST) -> None:
         self.heard: list[Heard] = []
         self.peers: list[Peer] = []
         self._script = script
         self._features = frozenset(features)
+        self._host = host
         self._key = new_key()
         self._arrivals: asyncio.Queue[Peer] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> FakeLsp:
-        self._server = await asyncio.start_server(self._accept, _HOST, 0)
+        self._server = await asyncio.start_server(self._accept, self._host, 0)
         return self
 
     async def __aexit__(
@@ -68,7 +69,7 @@ class FakeLsp:
     def address(self) -> str:
         """Where it is: ``node_id@host:port``."""
         assert self._server is not None
-        return f"{self.node_id}@{_HOST}:{self._server.sockets[0].getsockname()[1]}"
+        return f"{self.node_id}@{self._host}:{self._server.sockets[0].getsockname()[1]}"
 
     async def arrival(self) -> Peer:
         """The next client that connects, or has connected."""

@@ -24,6 +24,7 @@ tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/conformance.md"
 REQUIREMENTS = Path(__file__).with_name("requirements.toml")
+HAZARDS = Path(__file__).with_name("hazards.toml")
 
 SECTIONS = {
     "J": "LSPS2: JIT channels (bLIP-52, bLIP-25)",
@@ -45,15 +46,16 @@ _CARGO_RESULT = re.compile(r"^test (?:\S+::)?(\w+) \.\.\. (ok|FAILED|ignored)", 
 _CARGO_WORDS = {"ok": "passed", "FAILED": "failed", "ignored": "skipped"}
 
 _INTRODUCTION = """\
-<!-- Made by tests/conformance/page.py from requirements.toml and the tests: do not edit. -->
+<!-- Made by tests/conformance/page.py from its .toml files and the tests: do not edit. -->
 # Conformance
 
 What bLIP-50, -51, -52 and -55 ask of an LSP and its clients, by ids of our own, and the tests that
 show how ldkjit stands to it. A test is named after what it checks: `test_J_31_…`.
 
 `tests/conformance` is a suite of its own. It talks BOLT 8 and nothing else, so that it can test any
-LSP, and a failure names the requirement that it is about. It covers messages; payments are tested
-in `rust/core/tests` and, between whole nodes, in `tests/faults` and `tests/integration`.
+LSP, and a failure names the requirement that it is about. It covers messages, up to the offer of a
+channel and its answer; payments are tested in `rust/core/tests` and, between whole nodes, in
+`tests/faults` and `tests/integration`.
 
 ```
 pytest tests/conformance                                  # an LSP that it starts for itself
@@ -64,7 +66,7 @@ make conformance                                          # the first, and this 
 An LSP that gives its menu for a token only is tested with `--target-token` too. Each run buys
 dozens of channels that nobody will pay for. Skipped with `--target` are the tests of our wallet,
 which is given LSPs of the suite's making, and those that need an LSP with the suite's settings,
-such as a client that is denied.
+such as a client that is denied, or a payer.
 
 **Who** is who has to do it (delivery: the service that passes a webhook's notifications on),
 **level** how the text says so: *fact* is a data format or something stated, *quality* is advice,
@@ -72,6 +74,13 @@ such as a client that is denied.
 `rust/core/tests`, `node/` is `rust/node/src`, all others are in `tests/`. **Result** is *tested*
 if there is a test, otherwise why there is none. Deviations, and tests outside `conformance/`, are
 those of ldkjit. `make conformance` writes a second page, with passed and failed as results.
+"""
+_OF_HAZARDS = """
+## Hazards
+
+What implementations of today do to each other, and the tests that show that ours neither suffers
+from it nor does it.
+
 """
 
 
@@ -86,6 +95,16 @@ class Requirement:
     deviation: str = ""
     untested: str = ""
     also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """An entry of hazards.toml, where its fields are explained."""
+
+    text: str
+    lsp: tuple[str, ...]
+    wallet: tuple[str, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True, order=True)
@@ -115,6 +134,12 @@ def requirements() -> dict[str, Requirement]:
     """Every requirement by its id."""
     entries = tomllib.loads(REQUIREMENTS.read_text(encoding="utf-8"))
     return {id_: Requirement(**entry) for id_, entry in entries.items()}
+
+
+def hazards() -> list[Hazard]:
+    """Every hazard, in the order of the page."""
+    entries = tomllib.loads(HAZARDS.read_text(encoding="utf-8"))
+    return [Hazard(**entry) for entry in entries["hazard"]]
 
 
 def called(path: Path) -> str:
@@ -231,6 +256,14 @@ def _table(
     return "".join(rows)
 
 
+def _hazards() -> str:
+    rows = [_row("Hazard", "Our LSP", "Our wallet", "Note"), _row(*("---" for _ in range(4)))]
+    for each in hazards():
+        sides = ([Case(*test.split("::")) for test in side] for side in (each.lsp, each.wallet))
+        rows.append(_row(each.text, *map(_listed, sides), each.note))
+    return _OF_HAZARDS + "".join(rows)
+
+
 def page(outcomes: Outcomes | None = None) -> str:
     """The whole page, with results if there are any."""
     wanted = requirements()
@@ -244,7 +277,7 @@ def page(outcomes: Outcomes | None = None) -> str:
         deviations = ", ".join(id_ for id_, each in entries.items() if each.deviation)
         summary.append(_row(title, str(len(entries)), counts, deviations))
         sections.append(f"\n## {title}\n\n{_table(entries, having, outcomes)}")
-    return "".join([_INTRODUCTION, "\n", *summary, *sections])
+    return "".join([_INTRODUCTION, "\n", *summary, *sections, _hazards()])
 
 
 def main() -> None:

@@ -94,6 +94,7 @@ class Peer:
         self._connection = connection
         self._inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._pongs: asyncio.Queue[None] = asyncio.Queue()
+        self._others: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
         self._complaints: list[str] = []
         self._reading = asyncio.create_task(self._read())
 
@@ -185,6 +186,27 @@ class Peer:
             raise PeerGoneError("; ".join(self._complaints) or "hung up without a word")
         return payload
 
+    async def message(self, *kinds: int) -> tuple[int, bytes]:
+        """The type and payload of the next message of these types; those of others are passed over.
+
+        Raises:
+            PeerGoneError: One of both sides hung up.
+            TimeoutError: There was none in time.
+        """
+
+        async def of_these() -> tuple[int, bytes]:
+            while (message := await self._others.get()) is not None:
+                if message[0] in kinds:
+                    return message
+            self._others.put_nowait(None)
+            raise PeerGoneError("; ".join(self._complaints) or "hung up without a word")
+
+        try:
+            return await asyncio.wait_for(of_these(), ANSWER_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            text = f"no message of {kinds} within {ANSWER_TIMEOUT_S:.0f} s"
+            raise TimeoutError(text) from None
+
     async def ping(self) -> None:
         """Wait until the other side has read all that was sent to it so far."""
         await self.send_message(_PING, (1).to_bytes(2, "big") + _sized(b""))
@@ -217,6 +239,7 @@ class Peer:
             self._complaints.append(str(error))
         finally:
             self._inbox.put_nowait(None)
+            self._others.put_nowait(None)
 
     async def _take(self, kind: int, payload: bytes) -> None:
         if kind == MESSAGE_TYPE:
@@ -227,6 +250,8 @@ class Peer:
                 await self.send_message(_PONG, _sized(bytes(wanted)))
         elif kind == _PONG:
             self._pongs.put_nowait(None)
-        elif kind in (_ERROR, _WARNING):
-            # 32 bytes of channel id, then the text with its length.
-            self._complaints.append(payload[34:].decode(errors="replace"))
+        else:
+            self._others.put_nowait((kind, payload))
+            if kind in (_ERROR, _WARNING):
+                # 32 bytes of channel id, then the text with its length.
+                self._complaints.append(payload[34:].decode(errors="replace"))

@@ -14,16 +14,23 @@ PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND = -32700, -32600, -32601
 INVALID_PARAMS, INTERNAL_ERROR = -32602, -32603
 CLIENT_REJECTED = 1
 TOKEN_UNKNOWN, OFFER_INVALID, PAYMENT_TOO_SMALL, PAYMENT_TOO_LARGE = 200, 201, 202, 203
+TOO_LONG, URL_INVALID, NOT_HTTPS, TOO_MANY_WEBHOOKS = 500, 501, 502, 503
+# B-14: outside of LSPS5's own range.
+NO_SUCH_WEBHOOK = 1_010
 
+SET_WEBHOOK, LIST_WEBHOOKS = "lsps5.set_webhook", "lsps5.list_webhooks"
+REMOVE_WEBHOOK = "lsps5.remove_webhook"
 LIST_PROTOCOLS, GET_INFO, BUY = "lsps0.list_protocols", "lsps2.get_info", "lsps2.buy"
 
-# JSON-RPC's own codes, those it leaves to servers, and the ranges of LSPS0 and LSPS2 (T-15, T-16).
+# JSON-RPC's own codes, those it leaves to servers, the ranges of LSPS0, 2 and 5 (T-15, T-16).
 _CODES = [
     range(PARSE_ERROR, PARSE_ERROR + 1),
     range(INTERNAL_ERROR, INVALID_REQUEST + 1),
     range(-32_099, -31_999),
     range(100),
     range(200, 300),
+    range(500, 600),
+    range(NO_SUCH_WEBHOOK, NO_SUCH_WEBHOOK + 1),
 ]
 Offer = dict[str, Any]
 

@@ -10,12 +10,24 @@ from itertools import count
 from typing import Any
 
 from .offers import write
-from .rpc import BUY, GET_INFO, JSONRPC, Offer, Request, new_id, read_request
+from .rpc import (
+    BUY,
+    GET_INFO,
+    JSONRPC,
+    LIST_WEBHOOKS,
+    REMOVE_WEBHOOK,
+    SET_WEBHOOK,
+    Offer,
+    Request,
+    new_id,
+    read_request,
+)
 
 METHODS = [GET_INFO, BUY]
 # Of what wallets are asked to receive here, msat.
 SIZE = 100_000_000
 DELTA = 144
+MAX_WEBHOOKS = 4
 
 Answer = dict[str, Any]
 # From the honest answer to what is sent instead: objects, or payloads as they are.
@@ -70,6 +82,7 @@ class Shop:
         sold: What it tells a buyer, besides or instead of a scid of the sale's own.
         requests: What it was asked.
         sales: The payment of each sale by its scid, ``None`` for any.
+        webhooks: The webhooks it keeps, by name.
     """
 
     def __init__(self, *menu: Offer) -> None:
@@ -77,6 +90,7 @@ class Shop:
         self.sold: dict[str, Any] = {"lsp_cltv_expiry_delta": DELTA, "client_trusts_lsp": False}
         self.requests: list[Request] = []
         self.sales: dict[str, str | None] = {}
+        self.webhooks: dict[str, str] = {}
         self._changes: dict[str, Change] = {}
         self._holds: dict[str, asyncio.Event] = {}
         self._numbers = count(1)
@@ -116,9 +130,27 @@ class Shop:
     def _result(self, request: Request) -> dict[str, Any]:
         if request.method == GET_INFO:
             return {"opening_fee_params_menu": self.menu}
+        if request.method in (SET_WEBHOOK, LIST_WEBHOOKS, REMOVE_WEBHOOK):
+            return self._of_webhooks(request)
         assert request.method == BUY, f"asked for {request.method}"
         number = next(self._numbers)
         sold = {"jit_channel_scid": f"{1_000 + number}x{number}x0", **self.sold}
         sold = {name: each for name, each in sold.items() if each is not ...}
         self.sales[str(sold.get("jit_channel_scid"))] = request.params.get("payment_size_msat")
         return sold
+
+    def _of_webhooks(self, request: Request) -> dict[str, Any]:
+        name = request.params.get("app_name", "")
+        if request.method == LIST_WEBHOOKS:
+            return {"app_names": sorted(self.webhooks), "max_webhooks": MAX_WEBHOOKS}
+        if request.method == REMOVE_WEBHOOK:
+            self.webhooks.pop(name, None)
+            return {}
+        url = request.params["webhook"]
+        no_change = self.webhooks.get(name) == url
+        self.webhooks[name] = url
+        return {
+            "num_webhooks": len(self.webhooks),
+            "max_webhooks": MAX_WEBHOOKS,
+            "no_change": no_change,
+        }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .bolt11 import Hop, read_invoice
+from .bolt8 import new_key
+from .bolt11 import Hop, Invoice, read_invoice, write_invoice
+from .curve import public_key
 
 PAYEE = "03e7156ae33b0a208d0744199163177e909e80176e55d97a2f221ede0f934dd9ad"
 HASH = "0001020304050607080900010203040506070809000102030405060708090102"
@@ -99,3 +101,24 @@ def test_features(text: str) -> None:
 def test_what_is_no_invoice(text: str) -> None:
     with pytest.raises(ValueError, match=r"no invoice|not in|substring"):
         read_invoice(text)
+
+
+@pytest.mark.parametrize("amount", [None, 1, 100_000_000])
+@pytest.mark.parametrize("description", ["", "semmelknödel"])
+def test_what_is_written_is_read(amount: int | None, description: str) -> None:
+    for _ in range(10):
+        key = new_key()
+        invoice = Invoice(
+            network="bcrt",
+            amount_msat=amount,
+            timestamp=TIMESTAMP,
+            expires=TIMESTAMP + 60,
+            payee=public_key(key).hex(),
+            payment_hash=HASH,
+            secret=SECRET,
+            description=description,
+            final_delta=144,
+            features=frozenset({8, 14, 99}),
+            routes=[[Hop(PAYEE, "16000000x2x3", 1, 2, 144)] * 2, [Hop(PAYEE, "1x0x0", 0, 0, 1)]],
+        )
+        assert read_invoice(write_invoice(invoice, key)) == invoice

@@ -103,6 +103,7 @@ async def test_T_02_blanks_around_the_object(client: Client, blanks: bytes) -> N
         pytest.param(json.dumps(dict(reversed(json.loads(GOOD).items()))).encode(), id="order"),
         pytest.param(GOOD.replace(b"list_p", b"list\\u005fp"), id="an escape in the method"),
         pytest.param(GOOD.replace(b'"params"', b'"\\u0070arams"'), id="an escape in a name"),
+        pytest.param(GOOD.replace(b'"0123', b'"\\u00301\\u00323'), id="escapes in the id"),
         pytest.param(_with(params=...), id="no params"),
     ],
 )
@@ -125,9 +126,12 @@ async def test_T_04_a_result_is_no_request(client: Client) -> None:
     _is_no_request(await client.say(_with(method=..., params=..., result={"protocols": [2]})))
 
 
-async def test_T_04_an_error_is_no_request(client: Client) -> None:
+@pytest.mark.parametrize("data", [..., None, "text", 7, True, ["a"], {"a": {}}])
+async def test_T_04_an_error_is_no_request(client: Client, data: Any) -> None:
     """Silence is allowed too: two LSPs would answer each other's errors for ever."""
     error = {"code": PARSE_ERROR, "message": "Parse error"}
+    if data is not ...:
+        error["data"] = data
     await client.peer.send(_with(id=None, method=..., params=..., error=error))
     answers = await client.others()
     assert [(each.code, each.id) for each in answers] in ([], [(PARSE_ERROR, None)])

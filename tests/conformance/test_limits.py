@@ -16,9 +16,12 @@ from .rpc import (
     CLIENT_REJECTED,
     GET_INFO,
     INVALID_PARAMS,
+    METHOD_NOT_FOUND,
     OFFER_INVALID,
+    PARSE_ERROR,
     PAYMENT_TOO_LARGE,
     PAYMENT_TOO_SMALL,
+    TOKEN_UNKNOWN,
     Client,
     Offer,
     buy_params,
@@ -74,6 +77,23 @@ async def _with_all_its_orders(strict_lsp: Target) -> AsyncGenerator[tuple[Clien
         for _ in range(ours.STRICT_ORDERS_PER_CLIENT):
             assert (await client.buy(offer)).code is None
         yield client, offer
+
+
+async def test_J_34_no_refusal_makes_a_client_deaf(strict_lsp: Target) -> None:
+    """LDK 0.2.7 reads a text in ``data`` or nothing; an object there, and it hears no more."""
+    async with _with_all_its_orders(strict_lsp) as (client, offer):
+        refused = [
+            await client.buy(offer),
+            await client.ask(GET_INFO, {"token": new_id()}),
+            await client.buy({**offer, "promise": "0"}),
+            await client.buy(offer, 999),
+            await client.buy(offer, ours.LARGEST + 1),
+            await client.ask("lsps2.no_such_method", {}),
+            await client.say(b"{"),
+        ]
+    codes = [CLIENT_REJECTED, TOKEN_UNKNOWN, OFFER_INVALID, PAYMENT_TOO_SMALL, PAYMENT_TOO_LARGE]
+    assert [each.code for each in refused] == [*codes, METHOD_NOT_FOUND, PARSE_ERROR]
+    assert all(each.data is None or isinstance(each.data, str) for each in refused)
 
 
 def _faulty(**faults: Any) -> Any:

@@ -151,7 +151,7 @@ async def test_J_24_T_08_a_field_that_is_missing(client: Client, offer: Offer, f
 # How we read what the text leaves open
 
 
-@pytest.mark.parametrize("end", ["000Z", "000000Z", "+00:00"])
+@pytest.mark.parametrize("end", ["000Z", "000000Z", "+00:00", "000+00:00", "000000+00:00"])
 async def test_B_06_an_instant_written_another_way(our_client: Client, end: str) -> None:
     """Clients of today parse offers and write them anew."""
     offer, *_ = await our_client.get_info()

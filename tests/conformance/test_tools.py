@@ -128,5 +128,5 @@ def test_forgeries_change_each_field_once() -> None:
     ("address", "host"),
     [("10.0.0.1:9735", "10.0.0.1"), ("[::1]:9735", "::1"), ("::1:9735", "::1")],
 )
-def test_a_target_is_read(address: str, host: str) -> None:
+def test_T_22_a_target_is_read(address: str, host: str) -> None:
     assert Target.parse(f"{NODE_ID}@{address}") == (bytes.fromhex(NODE_ID), host, 9735)

@@ -20,11 +20,17 @@ pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.timeout(60)
 # Strange, and to be taken
 
 
+def escaped(text: str) -> bytes:
+    """The inside of a JSON string, each character by its number."""
+    return "".join(f"\\u{ord(each):04x}" for each in text).encode()
+
+
 WRITTEN: dict[str, Callable[[Answer], bytes]] = {
     "blanks around it": lambda a: b" \t\r\n" + dump(a) + b"\n\r\t ",
     "blanks within it": lambda a: json.dumps(a, indent=4).encode(),
     "another order": lambda a: dump(dict(reversed(a.items()))),
     "an escape": lambda a: dump(a).replace(b'"result"', b'"\\u0072esult"'),
+    "an id of escapes": lambda a: dump({**a, "id": "ID"}).replace(b"ID", escaped(a["id"])),
     "as long as a message can be": lambda a: dump(a).ljust(MAX_PAYLOAD),
 }
 

@@ -182,6 +182,19 @@ async def test_S_76_where_nobody_sells_the_user_is_told(
     assert (await refusal(wallet)).shown
 
 
+@pytest.mark.parametrize("written", ["[::1]", "::1"])
+async def test_T_22_an_address_of_ip_version_6(new_wallet: NewWallet, written: str) -> None:
+    """The last colon is the port's."""
+    shop = Shop()
+    try:
+        async with FakeLsp(shop, host="::1") as lsp:
+            wallet = await new_wallet(Seller(lsp.address.replace("::1", written)))
+            assert (await invoice(wallet)).routes[0][0].node_id == lsp.node_id
+    except OSError as error:
+        pytest.skip(f"no address of IP version 6: {error}")
+    assert shop.methods == [GET_INFO, BUY]
+
+
 async def test_T_20_a_node_id_in_capitals(fake: FakeLsp, new_wallet: NewWallet) -> None:
     node_id, _, address = fake.address.partition("@")
     wallet = await new_wallet(Seller(f"{node_id.upper()}@{address}"))

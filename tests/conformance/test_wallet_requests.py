@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Awaitable, Callable
 from math import log2
 from typing import Any, NamedTuple
@@ -11,9 +13,9 @@ import pytest
 
 from .fake_lsp import FakeLsp
 from .peer import MAX_PAYLOAD
-from .rpc import BUY, GET_INFO, read_request
-from .shop import SIZE, Shop, an_offer, dump
-from .wallet import Seller, Wallet, invoice
+from .rpc import BUY, GET_INFO, new_id, read_request
+from .shop import METHODS, SIZE, Answer, Shop, an_offer, dump, failure
+from .wallet import QUICK_S, RefusedError, Seller, Wallet, invoice
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.timeout(60)]
 
@@ -104,6 +106,58 @@ async def test_T_10_ids_are_random(shop: Shop, wallet: Wallet) -> None:
     assert len(set(ids)) == len(ids) == 40
     places = [{id_[at : at + 1] for id_ in ids} for at in range(max(map(len, ids)))]
     assert sum(log2(len(each)) for each in places) >= 80
+
+
+async def test_T_10_ids_need_no_escapes(fake: FakeLsp, wallet: Wallet) -> None:
+    """Some LSPs refuse numbers and escapes there."""
+    for size in (SIZE, None):
+        await wallet.receive(size)
+    for each in fake.heard:
+        assert re.search(rb'"id"\s*:\s*"[0-9A-Za-z_-]+"', each.payload), each.payload
+
+
+class Touchy:
+    """A script that is deaf once it has been sent what it does not know, as LDK 0.2.7 is."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.deaf = False
+        self._shop = shop
+
+    async def __call__(self, payload: bytes) -> list[bytes | None]:
+        """Answer a request."""
+        try:
+            self.deaf = self.deaf or read_request(payload).method not in METHODS
+        except (AssertionError, ValueError, KeyError):
+            self.deaf = True
+        return [] if self.deaf else await self._shop(payload)
+
+
+async def test_T_03_T_09_nothing_makes_an_lsp_deaf(
+    new_wallet: Callable[..., Awaitable[Wallet]],
+) -> None:
+    """Neither a sale nor a refusal, nor what it says unasked, twice or never."""
+    shop = Shop()
+    touchy = Touchy(shop)
+    changes: dict[str, Callable[[Answer], list[Answer]]] = {
+        "refused": lambda answer: [failure(answer, 1, data={"message": "no"})],
+        "unknown code": lambda answer: [failure(answer, 4_242)],
+        "twice": lambda answer: [answer, answer],
+        "to nobody": lambda answer: [{**answer, "id": new_id()}, answer],
+        "to null": lambda answer: [failure({**answer, "id": None}, -32_700), answer],
+        "news": lambda answer: [{"jsonrpc": "2.0", "method": "lsps2.news", "params": {}}, answer],
+        "never": lambda _: [],
+    }
+    async with FakeLsp(touchy) as fake:
+        wallet = await new_wallet(Seller(fake.address))
+        for method in METHODS:
+            for change in changes.values():
+                shop.change(method, change)
+                with contextlib.suppress(RefusedError):
+                    await wallet.receive(SIZE, QUICK_S)
+                shop.behave()
+                await wallet.receive(None)
+        assert not touchy.deaf
+        assert len(fake.peers) == 1
 
 
 @pytest.mark.parametrize("features", [set[int](), {SUPPORTS_LSPS}], ids=["without", "with"])

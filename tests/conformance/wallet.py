@@ -67,6 +67,29 @@ class Wallet(Protocol):
         """
         ...
 
+    async def set_webhook(self, app_name: str, url: str) -> tuple[int, int, bool]:
+        """Have the first LSP keep a webhook.
+
+        Returns:
+            ``num_webhooks``, ``max_webhooks`` and ``no_change`` of its answer.
+
+        Raises:
+            RefusedError: It does not, or was not asked.
+        """
+        ...
+
+    async def webhooks(self) -> list[str]:
+        """The names of the webhooks that the first LSP keeps."""
+        ...
+
+    async def remove_webhook(self, app_name: str) -> None:
+        """Have the first LSP forget a webhook.
+
+        Raises:
+            RefusedError: It does not.
+        """
+        ...
+
 
 async def invoice(wallet: Wallet, size: int | None = SIZE) -> Invoice:
     """Buy a channel; the invoice."""

@@ -1,4 +1,5 @@
-//! A part that declares more than it delivers is failed alone: the order waits on, and honest parts complete it.
+//! A part that declares more than it delivers is failed alone: the order waits on, and honest parts complete it. Blocks
+//! that the invoice asks for and the payer does not give are no reason to fail it.
 
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use crate::common::{
 use bitcoin::secp256k1::PublicKey;
 use ldkjit_node::lsp::Fault;
 use ldkjit_node::node::Node;
-use lightning::ln::channelmanager::{PaymentId, RecentPaymentDetails, RecipientOnionFields};
+use lightning::ln::channelmanager::{
+    PaymentId, RecentPaymentDetails, RecipientOnionFields, MIN_FINAL_CLTV_EXPIRY_DELTA,
+};
 use lightning::routing::router::{Path, Route, RouteHop};
 use lightning::types::features::{ChannelFeatures, NodeFeatures};
 use lightning::types::payment::PaymentHash;
@@ -22,6 +25,11 @@ const KEPT: u64 = 10_000;
 
 /// Half the payment by these hops: node and the scid that leads to it.
 pub fn half(hops: &[(PublicKey, u64)]) -> Path {
+    half_until(hops, 144)
+}
+
+/// The same, with so many blocks left for the payee.
+fn half_until(hops: &[(PublicKey, u64)], final_delta: u32) -> Path {
     let last = hops.len() - 1;
     let hops = hops
         .iter()
@@ -32,7 +40,7 @@ pub fn half(hops: &[(PublicKey, u64)]) -> Path {
             short_channel_id: *scid,
             channel_features: ChannelFeatures::empty(),
             fee_msat: if n == last { SIZE / 2 } else { 0 },
-            cltv_expiry_delta: 144,
+            cltv_expiry_delta: if n == last { final_delta } else { 144 },
             maybe_announced_channel: false,
         })
         .collect();
@@ -87,7 +95,7 @@ fn order(lsp: &Node) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_part_that_declares_more_than_it_delivers() {
+async fn test_S_27_a_part_that_declares_more_than_it_delivers() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -203,4 +211,33 @@ async fn a_part_that_declares_more_than_it_delivers() {
     assert_eq!(rooms(&payer, &router), before[1]);
     assert_eq!(rooms(&router, &lsp), before[2]);
     finish([&wallet, &payer, &router, &lsp]).await;
+}
+
+/// The invoice asks for many more, so that the LSP can hold the payment; one that arrives without them is taken (J-41).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn test_J_41_a_wallet_enforces_no_more_blocks_than_of_any_payment() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let normal = MIN_FINAL_CLTV_EXPIRY_DELTA;
+    let [lsp, payer, wallet] = world.sale(json!({}), None, None).await;
+    let bought = jit_invoice(&wallet, Some(SIZE)).await;
+    let invoice: Bolt11Invoice = bought.bolt11.parse().unwrap();
+    assert!(invoice.min_final_cltv_expiry_delta() >= u64::from(normal) + 2);
+    let to_lsp = with(&payer, &lsp)[0].get_outbound_payment_scid().unwrap();
+    let way = |last| half_until(&[(id(&lsp), to_lsp), (id(&wallet), last)], normal.into());
+    for part in [1, 2] {
+        let jit = way(bought.jit_scid.unwrap().0);
+        let nowhere = way(lsp.cm.get_intercept_scid());
+        send_part(&payer, part, &invoice, jit, nowhere);
+    }
+    let received = event(&wallet, "payment_received").await;
+    assert_eq!(received["payment_hash"], bought.payment_hash.to_string());
+    assert_eq!(received["amount_msat"], SIZE - FEE);
+    until("the payer has its proofs", || {
+        is_over(&payer, 1) && is_over(&payer, 2)
+    })
+    .await;
+    until("the order is paid", || order_state(&lsp) == "paid").await;
+    finish([&wallet, &payer, &lsp]).await;
 }

@@ -38,7 +38,7 @@ async fn gone(lsp: &Node, wallet: &Arc<Node>) {
 
 /// LDK would open a channel of another type instead (J-58, S-48).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_without_anchors_gets_no_channel() {
+async fn test_S_48_a_client_without_anchors_gets_no_channel() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -58,7 +58,7 @@ async fn a_client_without_anchors_gets_no_channel() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_is_away_and_an_order_that_is_none() {
+async fn test_S_25_S_35_a_client_that_is_away_and_an_order_that_is_none() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -219,7 +219,7 @@ async fn assert_paid_at_second(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_lsp_without_coins() {
+async fn test_S_37_an_lsp_without_coins() {
     let Some(world) = World::start().await else {
         return;
     };
@@ -309,7 +309,7 @@ async fn is_lost(of_lsp: Option<Fault>, of_wallet: Option<Fault>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_hangs_up_at_the_offer() {
+async fn test_J_62_S_36_S_61_a_client_that_hangs_up_at_the_offer() {
     is_lost(None, Some(Fault::HangsUpAtOffer)).await;
 }
 
@@ -319,6 +319,6 @@ async fn test_J_62_a_client_that_hangs_up_between_funding_created_and_funding_si
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_is_lost_between_accept_channel_and_funding_created() {
+async fn test_J_62_S_36_a_client_that_is_lost_between_accept_channel_and_funding_created() {
     is_lost(Some(Fault::LosesClient), None).await;
 }

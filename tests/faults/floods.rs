@@ -126,7 +126,7 @@ async fn five_hundred_ask_without_end_and_a_client_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refusals_and_disconnects_leave_nothing_behind() {
+async fn test_T_24_S_10_S_11_refusals_and_disconnects_leave_nothing_behind() {
     let Some(world) = World::start().await else {
         return;
     };

@@ -17,7 +17,7 @@ const SMALL: u64 = 1_000_000;
 const BASE: u64 = 1_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_channel_that_is_not_paid_for() {
+async fn test_S_53_S_54_a_channel_that_is_not_paid_for() {
     let Some(world) = World::start().await else {
         return;
     };

@@ -29,3 +29,4 @@ mod trust;
 mod two_parts;
 mod two_payers;
 mod variable_amount;
+mod webhooks;

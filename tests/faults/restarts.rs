@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use crate::common::{
-    address, assert_books, buys_from, coins_sat, count, event, events, finish, id, jit_invoice,
-    ledger, on_disk, order, order_state, outcome, pay, receive, room, send, service, until, with,
-    World, PATIENCE,
+    address, asks, assert_books, buys_from, coins_sat, count, event, events, finish, id,
+    jit_invoice, ledger, on_disk, order, order_state, outcome, pay, receive, room, send, service,
+    until, with, World, PATIENCE,
 };
 use ldkjit_core::menu::TrustModel;
 use ldkjit_node::client::{InvoiceRecord, JitChoice};
+use ldkjit_node::config::Config;
 use ldkjit_node::lsp::Fault;
 use ldkjit_node::node::Node;
 use ldkjit_node::payments::PaymentStatus;
+use ldkjit_node::store::Fault as StoreFault;
 use serde_json::{json, Value};
 
 const SIZE: u64 = 100_000_000;
@@ -348,12 +350,12 @@ async fn are_held(state: &str, of_wallet: Option<Fault>, opens: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_lsp_that_stops_during_the_open() {
+async fn test_S_61_S_65_an_lsp_that_stops_during_the_open() {
     are_held("opening", Some(Fault::IgnoresOffer), 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_lsp_that_stops_while_the_client_is_away() {
+async fn test_S_61_S_65_an_lsp_that_stops_while_the_client_is_away() {
     are_held("waking", None, 1).await;
 }
 
@@ -405,4 +407,60 @@ async fn a_wallet_that_restarts_before_its_channel_is_paid_for() {
     let sum = |entry: &Value| entry["amount"].as_u64().unwrap();
     assert_eq!(earned.iter().map(sum).sum::<u64>(), LARGE_FEE, "{earned:?}");
     stage.stop().await;
+}
+
+/// LDK would sign for the funding transaction first: the LSP then pays for a channel that the wallet knows nothing of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wallet_that_cannot_store_its_channel_has_not_signed_for_it() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
+    let payer = world.node("payer", json!({}), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, 5_000_000).await;
+    world.in_step(&[&lsp, &payer]).await;
+    let mut ended = Vec::new();
+    // Its first commits are its start, the next few the order, the channel and the payment.
+    for nth in 3..12 {
+        let name = format!("wallet{nth}");
+        let settings = on_disk(buys_from(&lsp, json!({})));
+        let fails = |config: &mut Config| config.store_fault = Some((nth, StoreFault::Fails));
+        let Ok(wallet) = world.begin(&name, settings.clone(), fails).await else {
+            continue;
+        };
+        let asked = asks(Some(SIZE), JitChoice::Always);
+        let Ok(bought) = wallet.receive(asked).await else {
+            continue;
+        };
+        let hash = send(&payer, &bought.bolt11, None).await;
+        let paid = || {
+            let client = id(&wallet).to_string();
+            let orders = lsp.lsp.as_ref().unwrap().orders();
+            let mut of_wallet = orders.iter().filter(|o| o["terms"]["client"] == *client);
+            of_wallet.any(|o| o["state"] == "paid")
+        };
+        until("the wallet ends or is paid", || {
+            !lsp.is_connected(&id(&wallet)) || paid()
+        })
+        .await;
+        if !paid() {
+            ended.push(nth);
+        }
+        let _ = wallet.stop().await;
+        let wallet = world.node(&name, settings, None).await;
+        outcome(&payer, &hash).await;
+        until("both know the same channels", || {
+            let (here, there) = (with(&lsp, &wallet), with(&wallet, &lsp));
+            here.len() == there.len() && here.iter().chain(&there).all(|c| c.is_usable)
+        })
+        .await;
+        wallet.stop().await.unwrap();
+    }
+    assert!(!ended.is_empty(), "the store fails in time");
+    for closed in events(&lsp, "channel_closed").await {
+        let why = closed["reason"].as_str().unwrap();
+        assert!(!why.contains("channel_reestablish"), "{why}: {ended:?}");
+    }
+    finish([&payer, &lsp]).await;
 }

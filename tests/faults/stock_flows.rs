@@ -651,32 +651,32 @@ async fn stock_lsp(client_trusts_lsp: bool, size: Option<u64>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stock_client_that_is_trusted_is_paid() {
+async fn test_J_58_J_67_J_71_a_stock_client_that_is_trusted_is_paid() {
     stock_wallet("lsp_trusts_client", Some(SIZE)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stock_client_that_trusts_is_paid() {
+async fn test_J_58_J_66_J_71_a_stock_client_that_trusts_is_paid() {
     stock_wallet("client_trusts_lsp", Some(SIZE)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stock_client_that_is_trusted_is_paid_what_the_payer_chooses() {
+async fn test_S_31_a_stock_client_that_is_trusted_is_paid_what_the_payer_chooses() {
     stock_wallet("lsp_trusts_client", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stock_client_that_trusts_is_paid_what_the_payer_chooses() {
+async fn test_S_31_a_stock_client_that_trusts_is_paid_what_the_payer_chooses() {
     stock_wallet("client_trusts_lsp", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stock_service_that_trusts_pays_our_wallet() {
+async fn test_J_67_a_stock_service_that_trusts_pays_our_wallet() {
     stock_lsp(false, Some(SIZE)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stock_service_that_is_trusted_pays_our_wallet() {
+async fn test_J_05_J_66_a_stock_service_that_is_trusted_pays_our_wallet() {
     stock_lsp(true, Some(SIZE)).await;
 }
 

@@ -97,12 +97,12 @@ async fn is_funded(ppm: u64, from_both: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_part_bears_the_fee() {
+async fn test_J_43_J_76_one_part_bears_the_fee() {
     is_funded(10_000, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_parts_bear_the_fee() {
+async fn test_J_71_J_76_S_51_both_parts_bear_the_fee() {
     // More than the larger part, whatever the payer makes of it.
     const { assert!(SIZE * 7 / 10 > CHANNEL_SAT * 1_000) };
     is_funded(700_000, true).await;

@@ -20,7 +20,7 @@ async fn pay(payer: &ldkjit_node::node::Node, bolt11: &str, amount_msat: u64) ->
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fee_one_msat_above_the_wallets_limit() {
+async fn test_S_33_a_fee_one_msat_above_the_wallets_limit() {
     let Some(world) = World::start().await else {
         return;
     };

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from support import Pair, belongings, pair_of
+from support import Pair, belongings, pair_of, retire
 
-from ldkjit.cli.ledger import check
 from ldkjit.sandbox import Sandbox
 
 
@@ -27,13 +25,7 @@ async def box(chain: Sandbox, request: pytest.FixtureRequest) -> AsyncGenerator[
     shared = set(chain.nodes)
     yield chain
     for name in [name for name in chain.nodes if name not in shared]:
-        node = chain.nodes.pop(name)
-        await node.stop()
-        # Whatever the test did, the books are right.
-        verdict = check(Path(node.config.data_dir))
-        assert verdict.ok, f"{name}: {verdict.model_dump_json(indent=2)}"
-        # The next test's node of this name is another one.
-        shutil.rmtree(node.config.data_dir)
+        await retire(chain, name)
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import pytest_asyncio
+from conformance.bolt11 import read_invoice
 from support import (
     address_of,
     comes_to,
@@ -254,13 +255,15 @@ async def test_the_payer_chooses_the_amount(world: World) -> None:
     await comes_to(lambda: earned(lsp, invoice.payment_hash), fee, "msat earned")
 
 
-async def test_later_payments_use_the_channel_and_cost_nothing(world: World) -> None:
+async def test_J_63_J_77_later_payments_use_the_channel_and_cost_nothing(world: World) -> None:
     box, lsp, payer = world
     wallet = await wallet_of(box, lsp)
     first = await wallet.receive(sat(500_000))
     await pay_both(payer, wallet, first.bolt11)
     channel = await only_channel(wallet)
     await usable(wallet)
+    alias = str(channel.inbound_scid_alias)
+    assert alias != first.jit_scid
     for count, amount in enumerate((sat(5_000), Msat(7_654_321)), 1):
 
         async def price() -> str:
@@ -269,6 +272,8 @@ async def test_later_payments_use_the_channel_and_cost_nothing(world: World) -> 
         await comes_to(price, "channel", "the path of a later invoice")
         invoice = await wallet.receive(amount)
         assert (invoice.opening_fee, invoice.lsp) == (0, None)
+        ((hop,),) = read_invoice(invoice.bolt11).routes
+        assert (hop.node_id, hop.scid, hop.base_fee_msat) == (await id_of(lsp), alias, 1_000)
         before = await outbound(payer)
         sent, received = await pay_both(payer, wallet, invoice.bolt11)
         assert (received.amount, received.opening_fee) == (amount, 0)
@@ -277,6 +282,8 @@ async def test_later_payments_use_the_channel_and_cost_nothing(world: World) -> 
         assert await earned(lsp, invoice.payment_hash) == 0
         assert (await only_channel(wallet)).channel_id == channel.channel_id
         assert count == len([each async for each in wallet.payments()]) - 1
+        await box.mine(6)  # the alias is that of a confirmed channel too
+        assert (await only_channel(wallet)).confirmations == 6 * count
 
 
 async def test_everybody_restarts_between_the_sale_and_the_payment(box: Sandbox) -> None:
@@ -319,7 +326,7 @@ async def test_everybody_restarts_between_the_sale_and_the_payment(box: Sandbox)
     assert (received.amount, received.opening_fee) == (sat(1_000), 0)
 
 
-async def test_a_sleeping_wallet_is_paid_when_it_wakes(world: World) -> None:
+async def test_J_83_S_35_a_sleeping_wallet_is_paid_when_it_wakes(world: World) -> None:
     box, lsp, payer = world
     wallet = await wallet_of(box, lsp)
     invoice = await wallet.receive(sat(100_000))
@@ -444,7 +451,7 @@ async def test_a_token_opens_another_menu(box: Sandbox) -> None:
     await is_paid(lsp, friend, invoice.payment_hash, sat(100_000), sat(100))
 
 
-async def test_the_cheapest_tier_and_the_cheapest_lsp_are_chosen(box: Sandbox) -> None:
+async def test_S_76_the_cheapest_tier_and_the_cheapest_lsp_are_chosen(box: Sandbox) -> None:
     """Dear for small payments and cheap for large ones, and the other way round."""
     small = await box.lsp("small", menu=[FeeTier(min_fee=sat(500), proportional_ppm=20_000)])
     large = await box.lsp("large", menu=[FeeTier(min_fee=sat(3_000), proportional_ppm=1_000)])
@@ -463,7 +470,7 @@ async def test_the_cheapest_tier_and_the_cheapest_lsp_are_chosen(box: Sandbox) -
         await wallet.receive(sat(50_000), lsp="02" + "11" * 32)
 
 
-async def test_a_dead_lsp_is_passed_over(world: World) -> None:
+async def test_S_76_a_dead_lsp_is_passed_over(world: World) -> None:
     box, lsp, payer = world
     dead = await box.lsp("dead", menu=[FeeTier(min_fee=sat(1), proportional_ppm=0)])
     at = await address_of(dead)
@@ -483,6 +490,7 @@ async def test_sizes_outside_the_menu_are_refused(world: World) -> None:
         with pytest.raises(LspRefusedError) as caught:
             await wallet.receive(amount)
         assert "no offer for this amount" in str(caught.value)
+        assert "1000 to 5000000000 msat" in caught.value.lsp_message
     assert await wallet.client_orders() == []
 
 
@@ -570,7 +578,7 @@ async def test_an_expired_jit_invoice_is_not_paid(world: World) -> None:
     assert await wallet.channels() == []
 
 
-async def test_eight_wallets_are_paid_at_once(box: Sandbox) -> None:
+async def test_S_46_eight_wallets_are_paid_at_once(box: Sandbox) -> None:
     lsp = await box.lsp()
     await box.fund(lsp, sat(100_000_000))  # five coins more: ten in all
     payer = await box.node("payer", funds=sat(50_000_000), channels=[(lsp, 5_000_000)])

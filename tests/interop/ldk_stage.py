@@ -8,10 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from support import in_mempool
+from support import in_mempool, retire
 
 from ldkjit import Lsp, Node
-from ldkjit.cli.ledger import check
 from ldkjit.sandbox import Sandbox, until
 
 from .ldk_node import LdkChannel, LdkLsp, LdkNode, LdkService
@@ -116,12 +115,7 @@ class LdkStage:
     async def close_books(self) -> None:
         """Stop every node of ours; the books of each are right."""
         for name in list(self.box.nodes):
-            node = self.box.nodes.pop(name)
-            await node.stop()
-            verdict = check(Path(node.config.data_dir))
-            assert verdict.ok, f"{name}: {verdict.model_dump_json(indent=2)}"
-            # The next test's node of this name is another one.
-            shutil.rmtree(node.config.data_dir)
+            await retire(self.box, name)
 
     async def end(self, *, keep: bool) -> list[Path]:
         """End every ldk-node; delete their folders, or keep and return them."""

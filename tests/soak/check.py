@@ -100,11 +100,15 @@ async def all_transactions(chain: Regtest) -> list[dict[str, Any]]:
     return found
 
 
-async def unclaimed(chain: Regtest) -> dict[str, int]:
-    """Outputs of commitment transactions that nobody has taken yet, sat, without their anchors."""
+async def unclaimed(chain: Regtest, agreed: Collection[str]) -> dict[str, int]:
+    """Outputs of commitment transactions that nobody has taken yet, sat, without their anchors.
+
+    Not of channels that their wallet closed by agreement before it left: if the LSP has not heard
+    of it and the funding is reorganised, nobody is there any more to take the wallet's side.
+    """
     left: dict[str, int] = {}
     for tx in await all_transactions(chain):
-        if is_commitment(tx):
+        if is_commitment(tx) and tx["vin"][0]["txid"] not in agreed:
             for output in tx["vout"]:
                 if to_sat(output) != ANCHOR_SAT and await chain.rpc.txout(tx["txid"], output["n"]):
                     which = f"{tx['txid']}:{output['n']}, funding {tx['vin'][0]['txid']}"

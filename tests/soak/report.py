@@ -21,6 +21,8 @@ class Paid:
     status: str
     routing_fee_msat: int = 0
     received_msat: int | None = None
+    # Of a failed one: what its payee has all the same.
+    borne_msat: int = 0
 
 
 @dataclass

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ class Soak(Lives):
         """Whoever ended is started again where it was."""
         while True:
             for node in list(self.living.values()):
-                if node.dead.is_set():
+                # Meanwhile one may have left.
+                if node.dead.is_set() and node.name in self.living:
                     self._note_end(node)
                     await asyncio.sleep(self.random.random() * 0.7)
                     if self.library is not None and self.random.random() < 0.7:
@@ -197,6 +199,7 @@ class Soak(Lives):
             reaping.cancel()
             await self._settle()
         except (TimeoutError, CallError) as error:
+            traceback.print_exc()
             self.report.findings.append(Finding("stuck", str(error)))
         except BaseException as error:
             self.report.findings.append(Finding("the soak itself", repr(error)))
@@ -269,7 +272,7 @@ class Soak(Lives):
             await self._blocks(24)
             blocks += 24
             balances = await self._retry(self.lsp, "balances")
-            left = await unclaimed(self.chain)
+            left = await unclaimed(self.chain, self.agreed)
             # Small ones are swept together as soon as they pay for it.
             small = all(value <= TOO_SMALL_SAT for value in left.values())
             if small and balances["pending_sweep_sat"] <= sum(left.values(), TOO_SMALL_SAT):
@@ -309,7 +312,7 @@ class Soak(Lives):
             p.received_msat or 0
             for p in self.paid
             if p.payee == "payer" and p.status == "succeeded"
-        )
+        ) + sum(p.borne_msat for p in self.paid)
         have = await self._payer_balance()
         if have != self.payer_start - sent + got:
             text = f"has {have}, had {self.payer_start}, sent {sent}, got {got} msat"

@@ -14,7 +14,7 @@ SEED = 20_260
 
 @pytest.mark.bitcoind
 @pytest.mark.timeout(600)
-async def test_kills_and_power_cuts_cost_nothing(node: Path) -> None:
+async def test_S_63_S_78_kills_and_power_cuts_cost_nothing(node: Path) -> None:
     """Payer, LSP and wallets are killed, and every millisatoshi is found again."""
     report = await Soak(node, SECONDS, SEED, wallets=3, power=True).run()
     assert report.findings == []

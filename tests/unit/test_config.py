@@ -22,6 +22,7 @@ from ldkjit import (
     Patience,
     Pool,
     TrustModel,
+    WebhookConfig,
     sat,
 )
 
@@ -119,6 +120,26 @@ def test_what_an_lsp_risks_has_bounds(
     assert accepted in _fields(caught.value)[field]
 
 
+def test_webhooks_are_off_unless_asked_for_and_have_bounds() -> None:
+    tier = FeeTier(min_fee=sat(2_000), proportional_ppm=4_000)
+    assert LspConfig(menu=[tier]).webhooks is None
+    told = LspConfig(menu=[tier], webhooks=WebhookConfig(root_ca=Path("ca.pem")))
+    assert told.model_dump(mode="json")["webhooks"] == {
+        "max_webhooks": 10,
+        "max_clients": 10_000,
+        "max_strangers": 1_000,
+        "cooldown_ms": 60_000,
+        "retention_ms": 2_592_000_000,
+        "timeout_ms": 10_000,
+        "max_concurrent": 16,
+        "allow_private": False,
+        "root_ca": "ca.pem",
+    }
+    with pytest.raises(ConfigError) as caught:
+        WebhookConfig(retention_ms=604_799_999, max_webhooks=0)
+    assert _fields(caught.value).keys() == {"retention_ms", "max_webhooks"}
+
+
 def test_every_problem_is_named_with_its_path() -> None:
     with pytest.raises(ConfigError) as caught:
         NodeConfig(**{"chain": {"url": "http://h:1"}, "lsp": {"menu": [{"proportional_ppm": 0}]}})
@@ -137,7 +158,7 @@ def test_only_a_plain_url_is_taken(url: str) -> None:
 
 
 @pytest.mark.parametrize("at", ["", "x", f"{ID}@", f"{ID}@host", f"{ID}@host:70000", f"04{ID}@h:1"])
-def test_an_lsp_needs_a_node_id_and_an_address(at: str) -> None:
+def test_T_22_an_lsp_needs_a_node_id_and_an_address(at: str) -> None:
     with pytest.raises(ConfigError):
         Lsp(at)
 

@@ -54,6 +54,9 @@ def test_the_fields() -> None:
     chain = _made("chain", why="auth")
     assert isinstance(chain, ldkjit.ChainError)
     assert chain.why == "auth"
+    webhook = _made("webhook", why="replay")
+    assert isinstance(webhook, ldkjit.WebhookError)
+    assert webhook.why == "replay"
 
 
 def test_builtin_handlers_catch_them_too() -> None:

@@ -190,6 +190,29 @@ async def test_a_waiting_event_consumer_can_be_cancelled() -> None:
     assert native.cancelled
 
 
+async def test_webhooks_are_asked_for_and_typed() -> None:
+    registered = {"num_webhooks": 1, "max_webhooks": 4, "no_change": False, "future": 1}
+    node, native = _node(
+        set_webhook=registered,
+        list_webhooks={"app_names": ["a"], "max_webhooks": 4},
+        remove_webhook={},
+        notify_client={"told": True},
+    )
+    async with node:
+        told = await node.set_webhook("02ab", "a", "https://a.b/", timeout=2)
+        assert (told.num_webhooks, told.max_webhooks, told.no_change) == (1, 4, False)
+        assert (await node.list_webhooks("02ab")).app_names == ("a",)
+        await node.remove_webhook("02ab", "a")
+        assert await node.notify_client("03cd", "liquidity_management_request") is True
+    webhook = {"lsp": "02ab", "app_name": "a", "webhook": "https://a.b/", "timeout_ms": 2_000}
+    assert native.calls[1:5] == [
+        ("set_webhook", webhook),
+        ("list_webhooks", {"lsp": "02ab", "timeout_ms": 30_000}),
+        ("remove_webhook", {"lsp": "02ab", "app_name": "a", "timeout_ms": 30_000}),
+        ("notify_client", {"node_id": "03cd", "notice": "liquidity_management_request"}),
+    ]
+
+
 def test_a_native_order_is_flattened() -> None:
     order = Order.model_validate(
         {

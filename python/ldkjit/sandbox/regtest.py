@@ -30,7 +30,7 @@ COINBASE_MATURITY = 100
 
 # The shell holds the read end of a pipe whose other end only this Python has: however Python
 # ends, kill -9 included, the pipe breaks and the shell stops bitcoind. No preexec_fn, no thread.
-_WATCHED = """
+WATCHED = """
 exec 3<&0
 "$@" 3<&- </dev/null &
 child=$!
@@ -146,7 +146,7 @@ class Regtest:
         ]
         with (self.folder / "stderr.log").open("wb") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 (a fork and exec: milliseconds)
-                ["/bin/sh", "-c", _WATCHED, "sh", str(program), *flags],
+                ["/bin/sh", "-c", WATCHED, "sh", str(program), *flags],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -8,6 +8,7 @@ use crate::amount::{wire_msat, Msat};
 use crate::ids::{NodeId, Scid};
 use crate::liquidity::{Books, Stock};
 use crate::lsps0::{list_protocols_result, only_known, Request, RpcError, LIST_PROTOCOLS};
+use crate::lsps5;
 use crate::menu::{verify_promise, FeeParams, Grant, Menu, Secret, TrustModel, MAX_PROMISE};
 use crate::reason::Reason;
 use crate::rules::Rules;
@@ -67,10 +68,14 @@ impl Call {
     }
 }
 
-/// The result of `list_protocols` of a node that serves LSPS2 or does not (T-13, S-04).
+/// The result of `list_protocols` of a node that serves LSPS2, with LSPS5 or without, or is no LSP (T-13, S-04).
 #[must_use]
-pub fn protocols_result(serving: bool) -> Value {
-    list_protocols_result(if serving { &[PROTOCOL] } else { &[] })
+pub fn protocols_result(serving: bool, webhooks: bool) -> Value {
+    list_protocols_result(match (serving, webhooks) {
+        (false, _) => &[],
+        (true, false) => &[PROTOCOL],
+        (true, true) => &[PROTOCOL, lsps5::PROTOCOL],
+    })
 }
 
 /// `lsps2.get_info` parameters.

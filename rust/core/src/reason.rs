@@ -98,6 +98,20 @@ reasons! {
     StrangersShare, Some(1), "limit for clients without a token reached, try later";
     /// The service could not receive such a payment (J-32).
     NoLiquidity, Some(203), "not enough inbound liquidity for this payment";
+    /// `app_name` or `webhook` is too long (W-02).
+    WebhookTooLong, Some(500), "app_name or webhook too long";
+    /// `webhook` is no URL (W-03).
+    BadUrl, Some(501), "webhook is not a valid URL";
+    /// `webhook` is no https URL (W-04).
+    NotHttps, Some(502), "webhook must be https";
+    /// This client has as many webhooks as it may (W-06).
+    TooManyWebhooks, Some(503), "too many webhooks";
+    /// There is no webhook of this name (W-13, B-14).
+    UnknownWebhook, Some(1010), "no webhook of this name";
+    /// As many clients have webhooks as may.
+    WebhookClients, Some(1), "no more webhooks at present, try later";
+    /// This client changes its webhooks too often.
+    WebhookChanges, Some(1), "webhooks changed too often, try later";
 
     // Failures of a part, a set or an order.
     /// The scid was never sold, or its order is over (S-25).

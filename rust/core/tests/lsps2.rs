@@ -67,8 +67,9 @@ fn test_T_08_S_03_S_04_methods() {
         assert_eq!((error.code, error.data), (-32601, None));
     }
     assert!(Call::parse(&request("lsps0.list_protocols", json!({})), false).is_ok());
-    assert_eq!(protocols_result(true), json!({"protocols": [2]}));
-    assert_eq!(protocols_result(false), json!({"protocols": []}));
+    assert_eq!(protocols_result(true, false), json!({"protocols": [2]}));
+    assert_eq!(protocols_result(true, true), json!({"protocols": [2, 5]}));
+    assert_eq!(protocols_result(false, true), json!({"protocols": []}));
 }
 
 #[test]

@@ -373,7 +373,7 @@ fn test_S_15_one_part_opens_and_is_forwarded_with_the_fee() {
 }
 
 #[test]
-fn test_S_16_incomplete_set_is_held_90_s_then_forgotten() {
+fn test_J_48_J_49_J_50_J_51_S_16_S_77_incomplete_set_is_held_90_s_then_forgotten() {
     let mut t = T::fixed();
     assert_eq!(t.part(1, SIZE - 1), vec![]);
     assert_eq!(t.state(), State::Collecting);
@@ -504,7 +504,7 @@ fn test_S_21_payment_hashes_make_separate_sets() {
 }
 
 #[test]
-fn test_S_22_expired_before_the_first_part_or_while_held() {
+fn test_T_24_S_22_expired_before_the_first_part_or_while_held() {
     let mut t = T::fixed();
     t.now = VALID_UNTIL - 1;
     assert_eq!(t.part(1, SIZE / 2), vec![]);
@@ -532,7 +532,18 @@ fn test_S_22_expired_before_the_first_part_or_while_held() {
 }
 
 #[test]
-fn test_J_54_complete_just_before_valid_until_opens_and_at_it_does_not() {
+fn test_B_3_variable_amount_at_valid_until_fails_for_good() {
+    let mut t = T::variable();
+    t.now = VALID_UNTIL;
+    assert_eq!(
+        t.part(1, SIZE),
+        vec![fail(1, UnknownNextPeer, Reason::Expired)]
+    );
+    assert!(t.ahead.is_empty());
+}
+
+#[test]
+fn test_J_54_J_82_B_4_complete_just_before_valid_until_opens_and_at_it_does_not() {
     let mut t = T::fixed();
     t.now = VALID_UNTIL - 1;
     assert!(is_open(&t.part(1, SIZE)));
@@ -571,7 +582,7 @@ fn test_J_52_short_sets_end_at_valid_until_though_an_open_goes_on() {
 }
 
 #[test]
-fn test_S_23_too_many_tiny_parts() {
+fn test_J_53_S_23_B_7_too_many_tiny_parts() {
     let mut t = T::fixed();
     t.limits.htlc_minimum = Msat(99_001);
     for n in 1..10 {
@@ -693,7 +704,7 @@ fn test_J_47_late_parts_share_what_room_there_is() {
 // Variable amount.
 
 #[test]
-fn test_S_30_minimum_and_maximum_inclusive() {
+fn test_J_33_S_30_minimum_and_maximum_inclusive() {
     for (amount, opens) in [
         (49_999, false),
         (50_000, true),
@@ -715,7 +726,7 @@ fn test_S_30_minimum_and_maximum_inclusive() {
 }
 
 #[test]
-fn test_J_56_fee_and_minimum_may_just_fit() {
+fn test_J_56_S_31_fee_and_minimum_may_just_fit() {
     for (minimum, opens) in [(40_000, true), (40_001, false)] {
         let mut t = T::variable().with(|l| l.htlc_minimum = Msat(minimum));
         let effects = t.part(1, 50_000);
@@ -803,7 +814,7 @@ fn test_S_34_second_payment_waits_its_turn() {
 // Opening.
 
 #[test]
-fn test_S_35_client_is_woken_and_paid_when_it_comes() {
+fn test_S_35_B_10_client_is_woken_and_paid_when_it_comes() {
     let mut t = T::fixed().offline();
     assert_eq!(t.part(1, SIZE), vec![Effect::Wake]);
     assert_eq!(t.state(), State::Waking);
@@ -825,7 +836,7 @@ fn test_S_35_client_is_woken_and_paid_when_it_comes() {
 }
 
 #[test]
-fn test_J_83_waiting_for_the_client_ends_at_valid_until() {
+fn test_J_83_B_10_waiting_for_the_client_ends_at_valid_until() {
     let mut t = T::fixed().offline();
     t.now = VALID_UNTIL - 10;
     t.part(1, SIZE);
@@ -964,7 +975,7 @@ fn test_S_38_policy_asks_too_little_too_late_or_never_answers() {
 }
 
 #[test]
-fn test_S_40_client_refuses_the_channel() {
+fn test_J_61_S_40_client_refuses_the_channel() {
     let mut t = T::fixed();
     for n in 1..=3 {
         assert!(is_open(&t.part(n, SIZE)));
@@ -1000,7 +1011,7 @@ fn test_S_48_a_client_without_the_features_is_refused() {
 }
 
 #[test]
-fn test_J_64_our_own_failure_is_followed_by_another_open() {
+fn test_J_64_S_39_our_own_failure_is_followed_by_another_open() {
     let mut t = T::fixed();
     t.part(1, SIZE);
     let ours = |n| Input::OpenFailed {
@@ -1547,7 +1558,7 @@ fn test_S_56_too_close_to_expiry_at_arrival() {
 }
 
 #[test]
-fn test_S_57_release_height_while_held_opening_and_waiting() {
+fn test_J_81_S_57_B_10_release_height_while_held_opening_and_waiting() {
     let gone = fail(1, TemporaryChannelFailure, Reason::ReleaseHeight);
     let mut t = T::fixed();
     t.part(1, SIZE / 2);

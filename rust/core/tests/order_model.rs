@@ -1,6 +1,7 @@
 //! Generated histories of one order against a model of LDK, its payer, its client and the chain.
 #![allow(
     missing_docs,
+    non_snake_case,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -1117,7 +1118,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn every_history_keeps_the_rules(world in world(), acts in prop::collection::vec(act(), 0..80)) {
+    fn test_S_67_every_history_keeps_the_rules(world in world(), acts in prop::collection::vec(act(), 0..80)) {
         run(world, &acts);
     }
 }

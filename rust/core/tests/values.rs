@@ -89,7 +89,7 @@ fn test_T_14_scid_is_BxTxO() {
 }
 
 #[test]
-fn test_T_23_outpoint_is_txid_colon_index() {
+fn test_T_23_B_16_outpoint_is_txid_colon_index() {
     let txid = "4A5E1E4BAAB89F3A32518A88C31BC87F618F76673E2CC77AB2127B7AFDEDA33B";
     let outpoint: Outpoint = format!("{txid}:7").parse().unwrap();
     assert_eq!(outpoint.to_string(), format!("{}:7", txid.to_lowercase()));

@@ -1,4 +1,4 @@
-//! What a peer can send under LSPS0 and LSPS2, given as bytes, and what must hold whatever it is.
+//! What a peer can send under LSPS0, LSPS2 and LSPS5, given as bytes, and what must hold whatever it is.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,14 @@ use ldkjit_core::ids::NodeId;
 use ldkjit_core::liquidity::{Books, Stock};
 use ldkjit_core::lsps0::{
     encode_request, encode_result, parse_request, parse_response, read_list_protocols, side_of,
-    ErrorResponse, FromLsp, RpcError, Side, MAX_PAYLOAD,
+    ErrorResponse, FromLsp, Request, RpcError, Side, MAX_PAYLOAD,
 };
 use ldkjit_core::lsps2::{
     buy_params, check_buy_response, choose_tier, decide_buy, decide_get_info, get_info_result,
     parse_menu, protocols_result, BuyRequest, BuyResponse, Call, GetInfoRequest, Sale, Seller,
     Wish,
 };
+use ldkjit_core::lsps5;
 use ldkjit_core::menu::{
     is_ordered, sort_tiers, verify_promise, FeeParams, FeeTier, Grant, Menu, Secret,
 };
@@ -73,7 +74,7 @@ pub fn envelope(data: &[u8]) {
             assert_eq!((&again.id, &again.method), (&request.id, &request.method));
             // Their values too, but for fractions, which no message of ours has and which JSON does not keep to the last bit.
             assert!(again.params.keys().eq(request.params.keys()));
-            let answer = encode_result(&request.id, &protocols_result(true));
+            let answer = encode_result(&request.id, &protocols_result(true, true));
             assert!(answer.len() <= MAX_PAYLOAD);
             assert_eq!(side_of(&answer, true), Side::Client);
         }
@@ -146,6 +147,7 @@ pub fn service(data: &[u8]) {
         check_error(&error.answering(&request.id));
         code
     };
+    webhook(&request, data);
     match Call::parse(&request, true) {
         Err(error) => {
             let code = refuse(error);
@@ -182,6 +184,26 @@ pub fn service(data: &[u8]) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// What is taken for a webhook is one, and nothing of it can end a line of what is sent to it.
+fn webhook(request: &Request, data: &[u8]) {
+    match lsps5::Call::parse(request, data) {
+        Ok(lsps5::Call::Set(set)) => {
+            let url = set.webhook;
+            assert!(set.app_name.len() <= lsps5::MAX_APP_NAME);
+            assert!(url.as_str().len() <= lsps5::MAX_URL);
+            assert!(lsps5::set_params(&set.app_name, url.as_str()).is_ok());
+            for part in [url.target(), &url.host_header()] {
+                assert!(!part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic()));
+            }
+        }
+        Ok(_) => assert!(request.method.starts_with(lsps5::PREFIX)),
+        Err(error) => {
+            assert!([-32_602, -32_601, 500, 501, 502].contains(&error.code));
+            check_error(&error.answering(&request.id));
         }
     }
 }

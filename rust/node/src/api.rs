@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::secp256k1::PublicKey;
-use ldkjit_core::ids::{ChannelId, PaymentHash};
+use ldkjit_core::ids::{ChannelId, NodeId, PaymentHash};
+use ldkjit_core::lsps5::Notice;
 use serde::de::DeserializeOwned;
 use serde::Deserialize;
 use serde_json::{json, Value};
@@ -149,6 +150,41 @@ struct Decode {
 #[serde(deny_unknown_fields)]
 struct Backup {
     path: std::path::PathBuf,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetWebhook {
+    lsp: NodeId,
+    app_name: String,
+    webhook: String,
+    timeout_ms: u64,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListWebhooks {
+    lsp: NodeId,
+    timeout_ms: u64,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveWebhook {
+    lsp: NodeId,
+    app_name: String,
+    timeout_ms: u64,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NotifyClient {
+    node_id: String,
+    notice: Told,
+}
+/// What an operator may have a client told.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Told {
+    PaymentIncoming,
+    LiquidityManagementRequest,
+    OnionMessageIncoming,
 }
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -361,6 +397,36 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
                 .as_ref()
                 .map(|lsp| lsp.orders())
                 .unwrap_or_default()))
+        }
+        "set_webhook" => {
+            let p: SetWebhook = read(params)?;
+            let timeout = wait(p.timeout_ms);
+            show(
+                node.set_webhook(&p.lsp, &p.app_name, &p.webhook, timeout)
+                    .await?,
+            )
+        }
+        "list_webhooks" => {
+            let p: ListWebhooks = read(params)?;
+            show(node.list_webhooks(&p.lsp, wait(p.timeout_ms)).await?)
+        }
+        "remove_webhook" => {
+            let p: RemoveWebhook = read(params)?;
+            node.remove_webhook(&p.lsp, &p.app_name, wait(p.timeout_ms))
+                .await?;
+            Ok(json!({}))
+        }
+        "notify_client" => {
+            let p: NotifyClient = read(params)?;
+            let client = key(&p.node_id)?;
+            let notice = match p.notice {
+                Told::PaymentIncoming => Notice::PaymentIncoming,
+                Told::LiquidityManagementRequest => Notice::LiquidityManagementRequest,
+                Told::OnionMessageIncoming => Notice::OnionMessageIncoming,
+            };
+            let lsp = node.lsp.as_ref();
+            let told = lsp.is_some_and(|lsp| lsp.tell(node, &client, notice));
+            Ok(json!({ "told": told }))
         }
         "client_orders" => {
             let Nothing {} = read(params)?;

@@ -5,7 +5,7 @@ use crate::closings::Closings;
 use crate::log::Log;
 use crate::sync::lock;
 use bitcoin::block::Header;
-use bitcoin::{Transaction, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
@@ -22,11 +22,16 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LAST_DELAY: Duration = Duration::from_secs(600);
 /// After so many blocks without success a transaction is forgotten. LDK offers its own again.
 const FORGET_BLOCKS: u32 = 1_008;
+/// Inputs that are missing for so many blocks do not come back by themselves: a reorganisation is over by then.
+const HOPELESS_BLOCKS: u32 = 12;
 /// Above this many, those a mempool took are forgotten first; what was never sent is always kept.
 const MANY: usize = 10_000;
 
 /// Told of every transaction that a mempool took for the first time.
 pub type Accepted = Arc<dyn Fn(&Transaction) + Send + Sync>;
+
+/// Asked about a transaction whose inputs have been missing or spent for long: whether it is to be forgotten.
+pub type Hopeless = Arc<dyn Fn(&Transaction) -> bool + Send + Sync>;
 
 /// LDK's broadcaster and ours.
 pub struct Broadcaster {
@@ -34,6 +39,7 @@ pub struct Broadcaster {
     wake: Notify,
     height: AtomicU32,
     accepted: Accepted,
+    hopeless: Hopeless,
     closings: Arc<Closings>,
     log: Arc<Log>,
 }
@@ -44,18 +50,26 @@ struct Pending {
     due: Instant,
     delay: Duration,
     since: u32,
+    /// The height since which each attempt found inputs missing or spent.
+    conflict_since: Option<u32>,
     last: Option<SendOutcome>,
     waiters: Vec<oneshot::Sender<SendOutcome>>,
 }
 
 impl Broadcaster {
     /// Sends nothing until [`Broadcaster::run`].
-    pub fn new(accepted: Accepted, closings: Arc<Closings>, log: Arc<Log>) -> Self {
+    pub fn new(
+        accepted: Accepted,
+        hopeless: Hopeless,
+        closings: Arc<Closings>,
+        log: Arc<Log>,
+    ) -> Self {
         Self {
             pending: Mutex::new(HashMap::new()),
             wake: Notify::new(),
             height: AtomicU32::new(0),
             accepted,
+            hopeless,
             closings,
             log,
         }
@@ -71,6 +85,7 @@ impl Broadcaster {
         let txs = child_last(txs);
         if let Some(key) = txs.last().map(Transaction::compute_txid) {
             let mut pending = lock(&self.pending);
+            forget_superseded(&mut pending, &txs);
             make_room(&mut pending);
             let height = self.height.load(Ordering::Relaxed);
             let entry = pending.entry(key).or_insert_with(|| Pending {
@@ -78,6 +93,7 @@ impl Broadcaster {
                 due: Instant::now(),
                 delay: FIRST_DELAY,
                 since: height,
+                conflict_since: None,
                 last: None,
                 waiters: Vec::new(),
             });
@@ -120,7 +136,26 @@ impl Broadcaster {
             entry.due = now;
             true
         });
+        self.forget_hopeless(height);
         self.wake.notify_one();
+    }
+
+    fn forget_hopeless(&self, height: u32) {
+        let long = |since: u32| height.saturating_sub(since) >= HOPELESS_BLOCKS;
+        let asked: Vec<_> = lock(&self.pending)
+            .iter()
+            .filter(|(_, entry)| entry.conflict_since.is_some_and(long))
+            .filter_map(|(key, entry)| Some((*key, entry.txs.last()?.clone())))
+            .collect();
+        for (key, tx) in asked {
+            if (self.hopeless)(&tx) {
+                self.log.info(
+                    TARGET,
+                    format_args!("{key} is given up: what it spends is gone"),
+                );
+                lock(&self.pending).remove(&key);
+            }
+        }
     }
 
     /// Sends what is due, until the future is dropped. Nothing is lost by dropping it.
@@ -178,6 +213,13 @@ impl Broadcaster {
                     ),
                 }
             }
+            entry.conflict_since = match outcome {
+                SendOutcome::Conflict(_) => {
+                    let now = self.height.load(Ordering::Relaxed);
+                    entry.conflict_since.or(Some(now).filter(|now| *now > 0))
+                }
+                _ => None,
+            };
             if outcome == SendOutcome::Accepted {
                 entry.delay = LAST_DELAY;
                 entry.due = Instant::now().checked_add(LAST_DELAY).unwrap_or(entry.due);
@@ -230,6 +272,24 @@ fn child_last(mut txs: Vec<Transaction>) -> Vec<Transaction> {
     txs
 }
 
+/// LDK makes a claim or a sweep anew with every block: what no mempool took of the one before is of no use any more.
+fn forget_superseded(pending: &mut HashMap<Txid, Pending>, txs: &[Transaction]) {
+    let Some(child) = txs.last() else { return };
+    let (txid, spent) = (child.compute_txid(), inputs(child));
+    pending.retain(|key, entry| {
+        let refused = matches!(
+            entry.last,
+            Some(SendOutcome::Rejected(_) | SendOutcome::Conflict(_))
+        );
+        let same = || entry.txs.last().map(inputs).as_ref() == Some(&spent);
+        !(refused && *key != txid && entry.waiters.is_empty() && same())
+    });
+}
+
+fn inputs(tx: &Transaction) -> HashSet<OutPoint> {
+    tx.input.iter().map(|input| input.previous_output).collect()
+}
+
 fn make_room(pending: &mut HashMap<Txid, Pending>) {
     if pending.len() < MANY {
         return;
@@ -272,6 +332,13 @@ impl BroadcasterInterface for Broadcaster {
             );
             return;
         }
+        if txs.iter().any(|tx| tx.output.is_empty()) {
+            self.log.debug(
+                TARGET,
+                format_args!("a sweep of less than it costs is not sent"),
+            );
+            return;
+        }
         drop(self.broadcast(txs.iter().map(|tx| (*tx).clone()).collect()));
     }
 }
@@ -286,7 +353,7 @@ mod tests {
     use super::*;
     use crate::chain::{ChainError, ChainFuture};
     use bitcoin::hashes::Hash;
-    use bitcoin::{absolute, transaction, Amount, OutPoint, ScriptBuf, TxIn, TxOut};
+    use bitcoin::{absolute, transaction, Amount, ScriptBuf, TxIn, TxOut};
 
     /// Takes each call's answer from a list; notes what was sent.
     #[derive(Default)]
@@ -354,7 +421,10 @@ mod tests {
         let accepted = Arc::new(Mutex::new(Vec::new()));
         let seen = accepted.clone();
         let told: Accepted = Arc::new(move |tx| lock(&seen).push(tx.compute_txid()));
-        let caster = Arc::new(Broadcaster::new(told, closings(), Log::silent()));
+        // Those that are locked until then are kept.
+        let hopeless: Hopeless = Arc::new(|tx| tx.lock_time == absolute::LockTime::ZERO);
+        let caster = Broadcaster::new(told, hopeless, closings(), Log::silent());
+        let caster = Arc::new(caster);
         let source = Arc::new(Source {
             answers: Mutex::new(answers),
             ..Source::default()
@@ -422,6 +492,54 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_made_anew_takes_the_place_of_what_was_refused() {
+        let taken = Ok(SendOutcome::Accepted);
+        let no = || Ok(SendOutcome::Conflict("missingorspent".into()));
+        let (caster, source, _) = start(vec![taken, no(), no()]);
+        let other = Txid::from_byte_array([9; 32]);
+        caster.broadcast(vec![tx(1, Txid::all_zeros())]).await;
+        caster.broadcast(vec![tx(2, other)]).await;
+        caster.broadcast(vec![tx(3, Txid::all_zeros())]).await;
+        assert_eq!(caster.pending().len(), 3, "one is in the mempool");
+        caster.broadcast(vec![tx(4, other)]).await;
+        let mut left: Vec<_> = caster.pending().into_iter().map(|(txid, _)| txid).collect();
+        let mut wanted = [
+            tx(1, Txid::all_zeros()),
+            tx(3, Txid::all_zeros()),
+            tx(4, other),
+        ]
+        .map(|tx| tx.compute_txid());
+        left.sort();
+        wanted.sort();
+        assert_eq!(left, wanted);
+
+        let mut empty = tx(5, other);
+        empty.output.clear();
+        caster.broadcast_transactions(&[&empty]);
+        settle().await;
+        assert_eq!(source.count(), 4, "worth nothing");
+    }
+
+    #[tokio::test]
+    async fn what_can_never_be_is_forgotten_if_it_may_be() {
+        let gone = || Ok(SendOutcome::Conflict("missingorspent".into()));
+        let answers = std::iter::repeat_with(gone).take(40).collect();
+        let (caster, _, _) = start(answers);
+        caster.new_block(100);
+        let mut kept = tx(1, Txid::from_byte_array([9; 32]));
+        kept.lock_time = absolute::LockTime::from_consensus(1);
+        caster.broadcast(vec![kept.clone()]).await;
+        caster.broadcast(vec![tx(2, Txid::all_zeros())]).await;
+        caster.new_block(99 + HOPELESS_BLOCKS);
+        settle().await;
+        assert_eq!(caster.pending().len(), 2);
+        caster.new_block(100 + HOPELESS_BLOCKS);
+        settle().await;
+        let left: Vec<_> = caster.pending().into_iter().map(|(txid, _)| txid).collect();
+        assert_eq!(left, [kept.compute_txid()]);
+    }
+
+    #[tokio::test]
     async fn packages_are_ordered_and_fall_back() {
         let parent = tx(1, Txid::all_zeros());
         let child = tx(2, parent.compute_txid());
@@ -436,7 +554,12 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_unsent_is_dropped() {
-        let caster = Broadcaster::new(Arc::new(|_| {}), closings(), Log::silent());
+        let caster = Broadcaster::new(
+            Arc::new(|_| {}),
+            Arc::new(|_| true),
+            closings(),
+            Log::silent(),
+        );
         for n in 0..MANY + 5 {
             let mut tx = tx(0, Txid::all_zeros());
             tx.lock_time = absolute::LockTime::from_consensus(n as u32);

@@ -12,6 +12,7 @@ use ldkjit_core::menu::{FeeTier, TrustModel};
 use ldkjit_core::pool::Pool;
 use ldkjit_core::rules::{Limits, Rules};
 use ldkjit_core::standing::Patience;
+use ldkjit_core::webhooks;
 use serde::Deserialize;
 
 use crate::chain::bitcoind::BitcoindConfig;
@@ -147,6 +148,85 @@ impl Default for ServiceLimits {
     }
 }
 
+/// Whether a retention is one that LSPS5 allows (W-10), ms: seven days.
+const MIN_RETENTION_MS: u64 = 7 * 86_400_000;
+
+/// LSPS5: clients register webhooks, which are called while they are away.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhookConfig {
+    /// Webhooks of one client.
+    pub max_webhooks: u32,
+    /// Clients with webhooks.
+    pub max_clients: u32,
+    /// Of them, clients that have no channel.
+    pub max_strangers: u32,
+    /// The same notification is not sent again to a client that stays away within this time, ms.
+    pub cooldown_ms: u64,
+    /// Webhooks of clients without channels are kept for this time, ms; at least seven days.
+    pub retention_ms: u64,
+    /// How long one call may take in all, ms.
+    pub timeout_ms: u64,
+    /// Calls at once.
+    pub max_concurrent: u32,
+    /// Call addresses of private networks and of this machine too.
+    pub allow_private: bool,
+    /// A file of PEM certificates that are trusted besides the web's.
+    pub root_ca: Option<PathBuf>,
+}
+
+impl Default for WebhookConfig {
+    fn default() -> Self {
+        Self {
+            max_webhooks: 10,
+            max_clients: 10_000,
+            max_strangers: 1_000,
+            cooldown_ms: 60_000,
+            retention_ms: 30 * 86_400_000,
+            timeout_ms: 10_000,
+            max_concurrent: 16,
+            allow_private: false,
+            root_ca: None,
+        }
+    }
+}
+
+impl WebhookConfig {
+    /// As core counts them.
+    #[must_use]
+    pub fn limits(&self) -> webhooks::Limits {
+        webhooks::Limits {
+            max_webhooks: self.max_webhooks,
+            max_clients: self.max_clients,
+            max_strangers: self.max_strangers,
+            cooldown_ms: self.cooldown_ms,
+            retention_ms: self.retention_ms,
+        }
+    }
+
+    fn check(&self) -> Result<(), NodeError> {
+        let within = |name: &str, value: u64, low: u64, high: u64| {
+            if (low..=high).contains(&value) {
+                return Ok(());
+            }
+            let why = format!("lsp.webhooks.{name}: {low} to {high}");
+            Err(NodeError::config(why))
+        };
+        within("max_webhooks", self.max_webhooks.into(), 1, 100)?;
+        within("max_clients", self.max_clients.into(), 1, 1_000_000)?;
+        within("max_strangers", self.max_strangers.into(), 0, 1_000_000)?;
+        within("cooldown_ms", self.cooldown_ms, 1_000, 3_600_000)?;
+        within(
+            "retention_ms",
+            self.retention_ms,
+            MIN_RETENTION_MS,
+            u64::MAX,
+        )?;
+        within("timeout_ms", self.timeout_ms, 100, 60_000)?;
+        within("max_concurrent", self.max_concurrent.into(), 1, 256)
+    }
+}
+
 /// The service an LSP offers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -178,6 +258,9 @@ pub struct LspConfig {
     /// Coins kept ready for channels.
     #[serde(default)]
     pub pool: Pool,
+    /// Call clients' webhooks (LSPS5); absent: not offered.
+    #[serde(default)]
+    pub webhooks: Option<WebhookConfig>,
     /// `lsp_cltv_expiry_delta`, blocks; at least 48.
     #[serde(default = "default_cltv_delta")]
     pub cltv_expiry_delta: u16,
@@ -376,6 +459,9 @@ impl Config {
                 return Err(NodeError::config(format!(
                     "lsp.pool.coin_sat: at least {MIN_POOL_COIN_SAT}"
                 )));
+            }
+            if let Some(webhooks) = &lsp.webhooks {
+                webhooks.check()?;
             }
             lsp.rules()
                 .validate()

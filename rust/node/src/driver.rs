@@ -30,7 +30,7 @@ use crate::forced;
 use crate::handler;
 use crate::ldk::{self, ChannelManager, Monitor, Parts, Sweeper};
 use crate::log::now_ms;
-use crate::lsp::Service;
+use crate::lsp::{webhooks, Service};
 use crate::lsps::{Inbox, Incoming};
 use crate::node::{Node, Tip};
 
@@ -143,6 +143,7 @@ pub fn spawn_all(node: &Arc<Node>, tip: ValidatedBlockHeader, inbox: Inbox) {
     node.spawn(Arc::clone(node).stay_connected());
     node.spawn(tick(Arc::clone(node)));
     node.spawn(keep_fees(Arc::clone(node)));
+    node.spawn(webhooks::run(Arc::clone(node)));
 }
 
 /// LDK's events, forwards and messages.
@@ -251,6 +252,7 @@ fn judge_clock(node: &Node, skew: Option<Skew>) {
 }
 
 async fn on_block(node: &Arc<Node>) {
+    node.forget_capacity();
     {
         let _gate = node.parts.journal.gate().await;
         if let Some(lsp) = &node.lsp {

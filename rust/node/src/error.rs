@@ -114,6 +114,9 @@ impl NodeError {
             201 => "its offer is invalid or over",
             202 => "the payment is too small for it",
             203 => "the payment is too large for it, or for what it can receive",
+            500..=502 => "it does not accept the webhook",
+            503 => "it keeps no more webhooks of this client",
+            1010 => "it knows no webhook of this name",
             -32_601 => "it does not know the request",
             -32_602 => "it does not accept the request's parameters",
             _ => "it has an error of its own",
@@ -147,6 +150,11 @@ impl NodeError {
     /// A payment cannot be sent or was failed.
     pub fn payment(message: impl Into<String>) -> Self {
         Self::new("payment", message)
+    }
+
+    /// What came to a webhook is not to be believed; `why` is `body`, `timestamp`, `signature`, `stale` or `replay`.
+    pub fn webhook(why: &'static str, message: impl Into<String>) -> Self {
+        Self::new("webhook", message).with(json!({ "why": why }))
     }
 
     /// The time allowed by the caller is over.

@@ -93,6 +93,14 @@ pub enum NodeEvent {
         on: bool,
         message: String,
     },
+    /// A webhook of a client was called (LSPS5).
+    WebhookCalled {
+        client: NodeId,
+        app_name: String,
+        method: String,
+        delivered: bool,
+        detail: String,
+    },
     /// The funding transaction of a channel is in no block after so many.
     FundingUnconfirmed {
         channel_id: ChannelId,

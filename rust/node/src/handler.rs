@@ -5,7 +5,9 @@ use std::sync::Arc;
 use ldkjit_core::ids::PaymentHash;
 use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::lsps0::clean_text;
-use lightning::events::{Event, FundingInfo, HTLCHandlingFailureType, PaymentPurpose};
+use lightning::events::{
+    Event, FundingInfo, HTLCHandlingFailureReason, HTLCHandlingFailureType, PaymentPurpose,
+};
 
 use crate::accounts::{claim_id, Accounts};
 use crate::convert;
@@ -319,14 +321,26 @@ fn dispatch(node: &Arc<Node>, event: Event) {
                 opening_fee_msat: skim,
             });
         }
-        Event::HTLCHandlingFailed { failure_type, .. } => match (failure_type, &node.lsp) {
+        Event::HTLCHandlingFailed {
+            failure_type,
+            failure_reason,
+            ..
+        } => match (failure_type, &node.lsp) {
             (
                 HTLCHandlingFailureType::Forward {
                     node_id: Some(client),
                     channel_id,
                 },
                 Some(lsp),
-            ) => lsp.on_forward_failed(node, &client, convert::channel(&channel_id)),
+            ) => {
+                lsp.on_forward_failed(node, &client, convert::channel(&channel_id));
+                if matches!(
+                    failure_reason,
+                    Some(HTLCHandlingFailureReason::Local { .. })
+                ) {
+                    lsp.on_missed(node, &client);
+                }
+            }
             (
                 HTLCHandlingFailureType::InvalidForward {
                     requested_forward_scid,

@@ -13,7 +13,7 @@ use lightning::ln::msgs::{
 use lightning::ln::types::ChannelId;
 use lightning::types::features::{InitFeatures, NodeFeatures};
 
-use crate::ldk::ChannelManager;
+use crate::ldk::{ChainMonitor, ChannelManager};
 use crate::recovery::Told;
 use crate::sync::{lock, wait_for};
 
@@ -77,6 +77,8 @@ pub struct Inbound {
     way: Way,
     /// What goes out besides the manager's messages.
     own: Mutex<Vec<MessageSendEvent>>,
+    /// Our signatures for funding transactions, until the channels are durable.
+    signed: Mutex<Vec<MessageSendEvent>>,
     /// Only in builds for tests: hangs up instead of signing, once.
     #[cfg(feature = "faults")]
     hangs_up: std::sync::atomic::AtomicBool,
@@ -84,6 +86,7 @@ pub struct Inbound {
 
 enum Way {
     Open {
+        monitors: Arc<ChainMonitor>,
         fallen: Arc<Fallen>,
         /// Has the committer look at the manager.
         look: Box<dyn Fn() + Send + Sync>,
@@ -97,11 +100,16 @@ impl Inbound {
     /// For a node that works.
     pub fn new(
         manager: Arc<ChannelManager>,
+        monitors: Arc<ChainMonitor>,
         fallen: Arc<Fallen>,
         look: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        let look = Box::new(look);
-        Self::with(manager, Way::Open { fallen, look })
+        let way = Way::Open {
+            monitors,
+            fallen,
+            look: Box::new(look),
+        };
+        Self::with(manager, way)
     }
 
     /// For a node that recovers.
@@ -114,6 +122,7 @@ impl Inbound {
             manager,
             way,
             own: Mutex::default(),
+            signed: Mutex::default(),
             #[cfg(feature = "faults")]
             hangs_up: false.into(),
         }
@@ -135,6 +144,35 @@ impl Inbound {
             Way::Open { fallen, .. } if !fallen.has() => Some(&self.manager),
             _ => None,
         }
+    }
+
+    /// LDK signs for a funding transaction before it has the channel in its store: who lost power then would not know the
+    /// channel that the other side has just paid for. It waits for that, and all that follows on it with it, since LDK
+    /// itself says no more before the channel is durable.
+    fn once_durable(
+        &self,
+        monitors: &ChainMonitor,
+        new: Vec<MessageSendEvent>,
+    ) -> Vec<MessageSendEvent> {
+        let mut signed = lock(&self.signed);
+        let is_signature =
+            |e: &MessageSendEvent| matches!(e, MessageSendEvent::SendFundingSigned { .. });
+        let (mut waiting, mut rest): (Vec<_>, Vec<_>) = new.into_iter().partition(is_signature);
+        signed.append(&mut waiting);
+        if signed.is_empty() {
+            return rest;
+        }
+        let mut pending = monitors.list_pending_monitor_updates();
+        pending.retain(|_, updates| !updates.is_empty());
+        let (wait, mut ready): (Vec<_>, Vec<_>) = signed.drain(..).partition(|event| match event {
+            MessageSendEvent::SendFundingSigned { msg, .. } => {
+                pending.contains_key(&msg.channel_id)
+            }
+            _ => false,
+        });
+        *signed = wait;
+        ready.append(&mut rest);
+        ready
     }
 
     /// Asks for a channel to be closed, as every implementation understands it: by commitment numbers that say that all
@@ -169,8 +207,9 @@ impl Inbound {
 impl BaseMessageHandler for Inbound {
     fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
         let mut events = std::mem::take(&mut *lock(&self.own));
-        if let Some(manager) = self.open() {
-            events.append(&mut manager.get_and_clear_pending_msg_events());
+        if let (Some(manager), Way::Open { monitors, .. }) = (self.open(), &self.way) {
+            let new = manager.get_and_clear_pending_msg_events();
+            events.append(&mut self.once_durable(monitors, new));
         }
         events
     }
@@ -179,6 +218,11 @@ impl BaseMessageHandler for Inbound {
         if let Some(manager) = self.open() {
             manager.peer_disconnected(peer);
         }
+        // On another connection it would be about a channel that the other side has given up.
+        lock(&self.signed).retain(|event| match event {
+            MessageSendEvent::SendFundingSigned { node_id, .. } => *node_id != peer,
+            _ => true,
+        });
     }
 
     fn provided_node_features(&self) -> NodeFeatures {
@@ -279,7 +323,7 @@ impl ChannelMessageHandler for Inbound {
     /// committer finds it so, and ends the node.
     fn handle_channel_reestablish(&self, peer: PublicKey, message: &msgs::ChannelReestablish) {
         match &self.way {
-            Way::Open { fallen, look } => {
+            Way::Open { fallen, look, .. } => {
                 let Some(manager) = self.open() else {
                     return;
                 };

@@ -30,6 +30,7 @@ pub mod forced;
 mod fuzz_twins;
 pub mod handler;
 pub mod handover;
+pub mod https;
 pub mod inbound;
 pub mod journal;
 pub mod keys;
@@ -48,4 +49,5 @@ pub mod sync;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
+pub mod verify;
 pub mod wallet;

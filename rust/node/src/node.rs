@@ -1,6 +1,6 @@
 //! The node: assembled from store, keys, chain and LDK; started, stopped, and what its parts share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -43,6 +43,7 @@ use crate::ldk::{
     self, ChainMonitor, ChannelManager, Gossip, Graph, Parts, PeerManager, Scorer, Sweeper,
 };
 use crate::log::{now_ms, Log};
+use crate::lsp::webhooks::Hooks;
 use crate::lsp::Service;
 use crate::lsps::Transport;
 use crate::net::Net;
@@ -279,11 +280,12 @@ impl Node {
         )?;
         let wallet = Arc::new(wallet);
         let keys = Arc::new(Keys::new(seed, wallet.clone())?);
-        let spender = wallet.clone();
+        let (spender, forgetter) = (wallet.clone(), wallet.clone());
         let closings = Closings::load(journal.clone(), &boot.live, marker.is_some())?;
         let closings = Arc::new(closings);
         let broadcaster = Arc::new(Broadcaster::new(
             Arc::new(move |tx| spender.broadcasted(tx)),
+            Arc::new(move |tx| forgetter.forget(tx)),
             closings.clone(),
             log.clone(),
         ));
@@ -365,7 +367,8 @@ impl Node {
         let channels = match recovery.clone() {
             None => {
                 let kick = journal.clone();
-                Inbound::new(cm.clone(), fallen.clone(), move || kick.kick())
+                let monitors = chain_monitor.clone();
+                Inbound::new(cm.clone(), monitors, fallen.clone(), move || kick.kick())
             }
             Some(recovery) => Inbound::recovering(
                 cm.clone(),
@@ -579,6 +582,11 @@ impl Node {
         capacity.coins_sat = self.parts.wallet.balances().spendable_sat;
         *known = Some((Instant::now(), capacity));
         capacity
+    }
+
+    /// A block has come: what was known of coins and channels is old, however young.
+    pub(crate) fn forget_capacity(&self) {
+        *lock(&self.capacity) = None;
     }
 
     /// What a forced close of an anchor channel may cost at present.
@@ -802,7 +810,14 @@ impl Node {
             "alias": self.config.alias,
             "started_at_ms": self.started_at_ms,
             "alarms": self.alarms.on(),
+            "webhooks": self.webhook_counts(),
         })
+    }
+
+    /// What became of webhooks; empty if there are none.
+    fn webhook_counts(&self) -> BTreeMap<&'static str, u64> {
+        let hooks = self.lsp.as_ref().and_then(|lsp| lsp.webhooks.as_ref());
+        hooks.map(Hooks::counts).unwrap_or_default()
     }
 
     /// On-chain and channel balances; without what is on its way to the sweeper, for which [`HandOver::quiet`] waits.

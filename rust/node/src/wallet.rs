@@ -37,6 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 const CHANGES: &str = "wallet/changes";
 const LOCKS: &str = "lock/coins";
+const BUMPS: &str = "lock/bump";
 const TARGET: &str = "ldkjit::wallet";
 /// Addresses looked at ahead of the last one given out: with every address in the store, none is needed.
 pub const LOOKAHEAD: u32 = 25;
@@ -44,6 +45,8 @@ pub const LOOKAHEAD: u32 = 25;
 const MAX_CHANGES: usize = 200;
 /// A funding transaction this deep needs its lock no more.
 const LOCK_DEPTH: u32 = 6;
+/// So many blocks after LDK last had a coin signed for a fee bump, the bump is not coming any more.
+const BUMP_BLOCKS: u32 = 36;
 const NETWORKS: [Network; 5] = [
     Network::Bitcoin,
     Network::Testnet,
@@ -68,6 +71,9 @@ struct State {
     locks: BTreeMap<u128, Lock>,
     /// Funding transactions whose script is not known yet.
     drafts: BTreeMap<u128, Draft>,
+    /// Coins that pay for fee bumps of LDK's, with the heights at which they were signed last. Until a mempool has the
+    /// transaction nothing else says that they are spent, and a crash may come before that is known.
+    bumps: BTreeMap<OutPoint, u32>,
     received: Vec<Received>,
     books: Books,
 }
@@ -109,7 +115,7 @@ pub struct Balances {
     pub untrusted_sat: u64,
     /// Mined, and not yet mature.
     pub immature_sat: u64,
-    /// Set aside for channels being opened.
+    /// Set aside for channels being opened and for fee bumps on their way.
     pub locked_sat: u64,
     /// Kept for fees of channels that are closed by force.
     pub anchor_reserve_sat: u64,
@@ -176,6 +182,7 @@ impl Wallet {
             next_change,
             locks: BTreeMap::new(),
             drafts: BTreeMap::new(),
+            bumps: BTreeMap::new(),
             received: Vec::new(),
             books: Books::load(boot)?,
         };
@@ -184,6 +191,11 @@ impl Wallet {
             let open = u128::from_str_radix(&key, 16).map_err(|_| corrupt("a coin lock's key"))?;
             let lock = serde_json::from_slice(&value).map_err(|_| corrupt("a coin lock"))?;
             state.locks.insert(open, lock);
+        }
+        for (key, value) in boot.take(BUMPS) {
+            let coin = key.parse().map_err(|_| corrupt("a bump's coin"))?;
+            let height = serde_json::from_slice(&value).map_err(|_| corrupt("a bump's height"))?;
+            state.bumps.insert(coin, height);
         }
         let wallet = Self {
             state: Mutex::new(state),
@@ -245,7 +257,7 @@ impl Wallet {
     /// What the wallet holds.
     pub fn balances(&self) -> Balances {
         let state = self.state();
-        let locked = state.locked();
+        let locked = state.spoken_for();
         let tip = state.bdk.latest_checkpoint().height();
         let mut balances = Balances {
             anchor_reserve_sat: self.reserve_sat.load(Ordering::Relaxed),
@@ -535,6 +547,33 @@ impl Wallet {
         self.persist_quietly(&mut state);
     }
 
+    /// What it spends is gone for good, if some of that was not the wallet's: the wallet's own coins in it are free again.
+    /// False if it is kept, as a transaction of own coins alone is. One that comes to be all the same is found in its block.
+    pub fn forget(&self, tx: &Transaction) -> bool {
+        let mut state = self.state();
+        let txid = tx.compute_txid();
+        let own = |at: &OutPoint| {
+            let coin = state.bdk.tx_graph().get_txout(*at);
+            coin.is_some_and(|coin| state.bdk.is_mine(coin.script_pubkey.clone()))
+        };
+        let (mine, others): (Vec<_>, Vec<_>) = tx
+            .input
+            .iter()
+            .map(|input| input.previous_output)
+            .partition(own);
+        if others.is_empty() || confirmed_at(&state.bdk, &txid).is_some() {
+            return false;
+        }
+        state.bdk.apply_evicted_txs([(txid, seconds())]);
+        for coin in mine {
+            if state.bumps.remove(&coin).is_some() {
+                self.journal.delete(BUMPS, coin.to_string());
+            }
+        }
+        self.persist_quietly(&mut state);
+        true
+    }
+
     /// Every transaction that a mempool once took and that is in no block, oldest first.
     pub fn unconfirmed(&self) -> Vec<Transaction> {
         let state = self.state();
@@ -629,7 +668,36 @@ impl Wallet {
             state.locks.remove(&open);
             self.journal.delete(LOCKS, lock_key(open));
         }
+        state.bumps.retain(|coin, since| {
+            let comes = height.saturating_sub(*since) < BUMP_BLOCKS;
+            if !comes {
+                self.journal.delete(BUMPS, coin.to_string());
+            }
+            comes
+        });
         self.persist_quietly(&mut state);
+    }
+
+    /// From now on these coins are spent by a fee bump, unless one was locked for an open since LDK chose it.
+    fn spend_on_bump(&self, state: &mut State, tx: &Transaction) -> Result<(), NodeError> {
+        let coins = tx.input.iter().map(|input| input.previous_output);
+        let own: Vec<_> = coins
+            .filter(|at| state.bdk.get_utxo(*at).is_some())
+            .collect();
+        let locked = state.locked();
+        if let Some(coin) = own.iter().find(|coin| locked.contains(coin)) {
+            return Err(NodeError::new(
+                "insufficient_funds",
+                format!("{coin} was locked for an open meanwhile"),
+            ));
+        }
+        let height = state.bdk.latest_checkpoint().height();
+        for coin in own {
+            if state.bumps.insert(coin, height) != Some(height) {
+                self.journal.put(BUMPS, coin.to_string(), json(&height)?);
+            }
+        }
+        Ok(())
     }
 
     fn confirmed_coins(&self) -> Vec<Utxo> {
@@ -657,6 +725,13 @@ impl State {
             .values()
             .flat_map(|lock| lock.inputs.iter().copied())
             .collect()
+    }
+
+    /// Coins that are spoken for: locked for an open, or spent on a fee bump.
+    fn spoken_for(&self) -> HashSet<OutPoint> {
+        let mut coins = self.locked();
+        coins.extend(self.bumps.keys().copied());
+        coins
     }
 
     /// Pays `value` to `script`: from the coins in `had` if they suffice, else from the smallest coin that does, so that
@@ -1026,11 +1101,18 @@ impl WalletSource for Wallet {
     fn sign_psbt<'a>(&'a self, psbt: Psbt) -> AsyncResult<'a, Transaction, ()> {
         Box::pin(async move {
             let mut psbt = psbt;
-            // Inputs of the channel are signed by LDK: the whole is never final here.
-            self.state().sign_own(&mut psbt).map_err(|error| {
-                self.log
-                    .error(TARGET, format_args!("a fee bump cannot be signed: {error}"));
-            })?;
+            let durable = {
+                let mut state = self.state();
+                let spent = self.spend_on_bump(&mut state, &psbt.unsigned_tx);
+                // Inputs of the channel are signed by LDK: the whole is never final here.
+                let signed = spent.and_then(|()| state.sign_own(&mut psbt));
+                signed.map_err(|error| {
+                    self.log
+                        .error(TARGET, format_args!("a fee bump cannot be signed: {error}"));
+                })?;
+                self.journal.durable()
+            };
+            durable.await.map_err(drop)?;
             Ok(psbt.extract_tx_unchecked_fee_rate())
         })
     }
@@ -1045,6 +1127,7 @@ impl ChangeDestinationSource for Wallet {
 #[cfg(test)]
 mod tests {
     #![allow(
+        non_snake_case,
         clippy::unwrap_used,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects
@@ -1238,6 +1321,72 @@ mod tests {
     }
 
     #[test]
+    fn a_coin_of_a_fee_bump_is_spent_by_nothing_else() {
+        let mut net = Net::new();
+        let pay = net.pay(1_000_000);
+        net.mine(vec![pay]);
+        let bump = |net: &Net| {
+            let coin = net.wallet.confirmed_coins().remove(0);
+            let tx = Transaction {
+                input: vec![TxIn {
+                    previous_output: coin.outpoint,
+                    ..TxIn::default()
+                }],
+                ..foreign(0, vec![(elsewhere(), 900_000)])
+            };
+            let mut psbt = Psbt::from_unsigned_tx(tx).unwrap();
+            psbt.inputs[0].witness_utxo = Some(coin.output);
+            now(WalletSource::sign_psbt(&net.wallet, psbt))
+        };
+        let open = |net: &Net| net.wallet.select_and_lock(1, 100_000, 1_000);
+        assert!(!bump(&net).unwrap().input[0].witness.is_empty());
+        assert_eq!(open(&net).unwrap_err().code, "insufficient_funds");
+        assert!(net.wallet.send(&elsewhere(), None, 1_000).is_err());
+        assert_eq!(net.wallet.balances().spendable_sat, 0);
+        // A crash before any mempool has it.
+        net.restart(true);
+        assert_eq!(open(&net).unwrap_err().code, "insufficient_funds");
+        assert!(bump(&net).is_ok(), "raised as often as it takes");
+
+        for _ in 1..BUMP_BLOCKS {
+            net.mine(vec![]);
+        }
+        assert!(open(&net).is_err());
+        net.mine(vec![]);
+        let listed = net.wallet.confirmed_coins().remove(0);
+        open(&net).unwrap();
+        assert!(net.wallet.confirmed_coins().is_empty(), "{listed:?}");
+    }
+
+    #[test]
+    fn what_a_bump_can_never_be_gives_its_coin_back() {
+        let mut net = Net::new();
+        let pay = net.pay(1_000_000);
+        net.mine(vec![pay]);
+        let coin = net.wallet.confirmed_coins().remove(0).outpoint;
+        let change = net.wallet.next_script().unwrap();
+        let mut child = foreign(99, vec![(change, 990_000)]);
+        child.input.push(TxIn {
+            previous_output: coin,
+            ..TxIn::default()
+        });
+        net.wallet.broadcasted(&child);
+        let stuck = net.wallet.balances();
+        assert_eq!((stuck.untrusted_sat, stuck.spendable_sat), (990_000, 0));
+        assert!(net.wallet.forget(&child));
+        net.restart(false);
+        let free = net.wallet.balances();
+        assert_eq!((free.untrusted_sat, free.spendable_sat), (0, 1_000_000));
+
+        // It comes to be all the same, and stays.
+        net.mine(vec![child.clone()]);
+        assert_eq!(net.wallet.balances().confirmed_sat, 990_000);
+        assert!(!net.wallet.forget(&child));
+        let own = net.wallet.send(&elsewhere(), None, 1_000).unwrap();
+        assert!(!net.wallet.forget(&own), "its own coins alone");
+    }
+
+    #[test]
     fn opens_never_share_coins_and_locks_survive() {
         let mut net = Net::new();
         let pays: Vec<_> = (0..3).map(|_| net.pay(200_000)).collect();
@@ -1296,7 +1445,7 @@ mod tests {
     }
 
     #[test]
-    fn two_hundred_opens_at_once_have_coins_of_their_own() {
+    fn test_S_46_two_hundred_opens_at_once_have_coins_of_their_own() {
         let mut net = Net::new();
         let pays: Vec<_> = (0..200).map(|_| net.pay(200_000)).collect();
         net.mine(pays);
@@ -1420,7 +1569,7 @@ mod tests {
     }
 
     #[test]
-    fn coins_of_others_and_long_chains_are_not_used() {
+    fn test_S_45_coins_of_others_and_long_chains_are_not_used() {
         let mut net = Net::new();
         let pay = net.pay(1_000_000);
         net.wallet.broadcasted(&pay);

@@ -3,6 +3,7 @@
 
 mod bridge;
 mod check;
+mod webhook;
 
 use pyo3::prelude::*;
 
@@ -13,6 +14,8 @@ mod _ldkjit {
 
     #[pymodule_export]
     use crate::bridge::Native;
+    #[pymodule_export]
+    use crate::webhook::SeenOnes;
 
     /// Checks the ledger in a data directory, whether its node runs or not: the verdict, or an error, as JSON.
     #[pyfunction]
@@ -38,6 +41,30 @@ mod _ldkjit {
         data_dir: std::path::PathBuf,
     ) -> (bool, String) {
         py.detach(|| crate::check::told(ldkjit_node::backup::restore(&file, &data_dir)))
+    }
+
+    /// Checks a notification that came to a webhook: whether it is this LSP's; what it says or the error, as JSON.
+    #[pyfunction]
+    #[allow(clippy::too_many_arguments)]
+    fn verify_webhook(
+        py: Python<'_>,
+        body: &[u8],
+        timestamp: &str,
+        signature: &str,
+        lsp: &str,
+        recipient: &str,
+        window_ms: u64,
+        now_ms: u64,
+        seen: Option<&SeenOnes>,
+    ) -> (bool, String) {
+        let received = ldkjit_node::verify::Received {
+            body,
+            timestamp,
+            signature,
+            lsp,
+            recipient,
+        };
+        py.detach(|| crate::webhook::check(&received, window_ms, now_ms, seen))
     }
 
     /// The version of the extension.

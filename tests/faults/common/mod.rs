@@ -6,6 +6,7 @@ pub mod bitcoind;
 pub mod chain;
 pub mod raw;
 pub mod stock;
+pub mod web;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -276,9 +276,7 @@ impl Order {
                 Reason::ClientDisconnected,
                 Some(FailCode::TemporaryChannelFailure),
             ),
-            OpenFailure::ClientUnable => {
-                (Reason::ClientUnable, Some(FailCode::UnknownNextPeer))
-            }
+            OpenFailure::ClientUnable => (Reason::ClientUnable, Some(FailCode::UnknownNextPeer)),
             OpenFailure::NoCoins => (Reason::NoCoins, Some(FailCode::TemporaryChannelFailure)),
             OpenFailure::Other => (Reason::OpenFailed, None),
         };

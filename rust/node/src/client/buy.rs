@@ -422,7 +422,11 @@ impl Node {
     }
 
     /// Connects to an LSP if need be.
-    async fn reach(&self, lsp: &LspPeer, timeout: Duration) -> Result<PublicKey, NodeError> {
+    pub(super) async fn reach(
+        &self,
+        lsp: &LspPeer,
+        timeout: Duration,
+    ) -> Result<PublicKey, NodeError> {
         let key = convert::public_key(&lsp.node_id)
             .ok_or_else(|| NodeError::config("lsps: node_id is not on the curve"))?;
         if !self.is_connected(&key) {
@@ -518,7 +522,7 @@ fn hint(channel: &ChannelDetails) -> Option<RouteHint> {
     }]))
 }
 
-fn bad_answer(reason: Reason) -> NodeError {
+pub(super) fn bad_answer(reason: Reason) -> NodeError {
     NodeError::lsp_refused(0, reason.message())
 }
 

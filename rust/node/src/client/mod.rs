@@ -1,10 +1,11 @@
-//! The wallet side of LSPS2: orders bought, the channel accepted for one, and the claim.
+//! The wallet side of LSPS2 and LSPS5: orders bought, the channel accepted for one, the claim, and webhooks.
 
 mod buy;
 mod claim;
 mod promise;
 mod request;
 pub mod watch;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bitcoin::secp256k1::PublicKey;
 use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::{ChannelId, OpenId, PartId, Scid};
+use ldkjit_core::lsps5::Notice;
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{ChannelTerms, Effect, Input, OpenFailure};
 use ldkjit_core::reason::FailCode;
@@ -48,6 +49,7 @@ impl Service {
                     "lsp",
                     format_args!("order {scid}: the client is offline, its payment is held"),
                 );
+                self.tell(node, client, Notice::PaymentIncoming);
                 None
             }
             // The rules that run in Rust have no objection to an open that core decided on.
@@ -96,6 +98,7 @@ impl Service {
                 None
             }
             Effect::Close { channel, reason } => {
+                self.tell(node, client, Notice::LiquidityManagementRequest);
                 close(node, state, client, channel, reason.message());
                 None
             }
@@ -122,7 +125,9 @@ impl Service {
         if lacks_features(node, client) {
             log.warn(
                 "lsp",
-                format_args!("{client} offers no scid aliases or no anchors: no channel for it (S-48)"),
+                format_args!(
+                    "{client} offers no scid aliases or no anchors: no channel for it (S-48)"
+                ),
             );
             return failed(OpenFailure::ClientUnable);
         }

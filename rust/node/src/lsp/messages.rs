@@ -1,4 +1,4 @@
-//! Answers LSPS0 and LSPS2 requests; a sale is durable before its answer leaves.
+//! Answers LSPS0, LSPS2 and LSPS5 requests; a sale is durable before its answer leaves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use ldkjit_core::lsps2::{
     decide_buy, decide_get_info, get_info_result, protocols_result, BuyRequest, BuyResponse, Call,
     Sale, Seller,
 };
+use ldkjit_core::lsps5;
 use ldkjit_core::order::{Order, Terms};
 use ldkjit_core::reason::Reason;
 use ldkjit_core::time::Millis;
@@ -72,7 +73,7 @@ impl Service {
             let Some(service) = &node.lsp else {
                 return;
             };
-            let answer = service.answer(&node, &peer, &request).await;
+            let answer = service.answer(&node, &peer, &request, &payload).await;
             crash::point(match request.method.as_str() {
                 ldkjit_core::lsps2::GET_INFO => "get_info:before",
                 ldkjit_core::lsps2::BUY => "buy:before",
@@ -116,11 +117,18 @@ impl Service {
         node: &Arc<Node>,
         peer: &PublicKey,
         request: &Request,
+        payload: &[u8],
     ) -> Option<Result<Value, RpcError>> {
+        if let Some(hooks) = &self.webhooks {
+            if request.method.starts_with(lsps5::PREFIX) {
+                let rules = &self.rules;
+                return hooks.answer(node, peer, rules, request, payload).await;
+            }
+        }
         let client = convert::node_id(peer);
         match Call::parse(request, true) {
             Err(error) => Some(Err(error)),
-            Ok(Call::ListProtocols) => Some(Ok(protocols_result(true))),
+            Ok(Call::ListProtocols) => Some(Ok(protocols_result(true, self.webhooks.is_some()))),
             Ok(Call::GetInfo(ask)) => {
                 let stock = self.stock(node, A_SECOND);
                 let state = lock(&self.state);

@@ -5,6 +5,7 @@ mod coins;
 mod messages;
 mod observe;
 mod scores;
+pub mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
@@ -33,6 +34,7 @@ use crate::log::{now_ms, Seldom};
 use crate::node::Node;
 use crate::sync::lock;
 use scores::Scores;
+use webhooks::Hooks;
 
 const KIND: &str = "order";
 
@@ -73,6 +75,8 @@ pub struct Service {
     secret: Secret,
     grants: BTreeMap<Grant, String>,
     state: Mutex<State>,
+    /// LSPS5, if it is offered.
+    pub(crate) webhooks: Option<Hooks>,
     seldom: Seldom,
 }
 
@@ -192,6 +196,8 @@ impl Service {
             }
         }
         state.scores = Scores::load(live)?;
+        let webhooks = config.webhooks.as_ref();
+        let webhooks = webhooks.map(|w| Hooks::load(w, live)).transpose()?;
         let secret = Secret(secret);
         let rules = config.rules();
         Ok(Self {
@@ -200,6 +206,7 @@ impl Service {
             secret,
             config,
             state: Mutex::new(state),
+            webhooks,
             seldom: Seldom::default(),
         })
     }

@@ -6,6 +6,7 @@ use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::{ChannelId, OpenId, Outpoint, PartId, PaymentHash, Scid};
 use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::lsps0::clean_text;
+use ldkjit_core::lsps5::Notice;
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{Input, OpenFailure, OpenPhase, PartStatus, State as OrderState};
 use lightning::events::ClosureReason;
@@ -122,6 +123,10 @@ impl Service {
     /// A client came or went.
     pub fn on_presence(&self, node: &Node, peer: &PublicKey, connected: bool) {
         let client = convert::node_id(peer);
+        // Before the orders look: one that waits again has its client called again.
+        if let Some(hooks) = &self.webhooks {
+            hooks.on_presence(&client, connected);
+        }
         let mut state = lock(&self.state);
         for scid in state.of_client(&client) {
             let input = if connected {
@@ -181,7 +186,26 @@ impl Service {
             .collect();
         for scid in due {
             self.apply(node, &mut state, scid, Input::Tick);
+            // Whoever still sleeps is called again, though not more often than the cooldown lets it (W-24).
+            let order = state.orders.get(&scid);
+            if let Some(order) = order.filter(|o| o.state == OrderState::Waking) {
+                if let Some(client) = convert::public_key(&order.terms.client) {
+                    self.tell(node, &client, Notice::PaymentIncoming);
+                }
+            }
         }
+    }
+
+    /// What a client is to know, if it is away and has webhooks.
+    pub(crate) fn tell(&self, node: &Node, client: &PublicKey, notice: Notice) -> bool {
+        let hooks = self.webhooks.as_ref();
+        hooks.is_some_and(|hooks| hooks.notify(node, client, notice))
+    }
+
+    /// A payment over a channel did not find its client, who may be there for the next attempt: LDK 0.2.7 holds nothing
+    /// that does not ask for a jit scid.
+    pub fn on_missed(&self, node: &Node, client: &PublicKey) {
+        self.tell(node, client, Notice::PaymentIncoming);
     }
 
     /// A new block: LDK may have let parts go, funding may have confirmed, heights count.
@@ -195,6 +219,10 @@ impl Service {
         let now = Millis(now_ms());
         let (journal, patience) = (&node.parts.journal, &self.config.patience);
         state.scores.forget(journal, patience, now);
+        drop(state);
+        if let Some(hooks) = &self.webhooks {
+            hooks.on_block(node);
+        }
     }
 
     /// LDK gave up an intercepted part of this scid, without saying which.

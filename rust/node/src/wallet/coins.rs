@@ -93,9 +93,9 @@ impl State {
         seen.len().saturating_add(to_come)
     }
 
-    /// What may be spent now: neither locked, nor another's, nor too young.
+    /// What may be spent now: not spoken for, nor another's, nor too young.
     pub(super) fn spendable(&self) -> Coins {
-        let locked = self.locked();
+        let spoken_for = self.spoken_for();
         let tip = self.bdk.latest_checkpoint().height();
         let mut coins = Coins {
             free: Vec::new(),
@@ -105,7 +105,7 @@ impl State {
         for coin in self.bdk.list_unspent() {
             let kind = self.kind(&coin, tip);
             let (outpoint, value_sat) = (coin.outpoint, coin.txout.value.to_sat());
-            if !locked.contains(&outpoint) && self.usable(&coin, kind) {
+            if !spoken_for.contains(&outpoint) && self.usable(&coin, kind) {
                 coins.sum_sat = coins.sum_sat.saturating_add(value_sat);
                 coins.free.push(Free {
                     outpoint,

@@ -1,6 +1,6 @@
 """The conformance suite against ldk-node: it fails where it is known to, and nowhere else.
 
-What is known is in ``ldk_node_conformance.toml``: a test by name, and why it fails.
+What is known is in ``ldk_node_conformance.toml``: reasons, and the tests that fail for them.
 """
 
 from __future__ import annotations
@@ -38,10 +38,14 @@ async def test_their_lsp_fails_where_it_is_known_to(bitcoind: Path, tmp_path: Pa
     outcomes = from_junit(await asyncio.to_thread(junit.read_text, "utf-8"))
     failed = {name for name, seen in outcomes.items() if "failed" in seen}
     passed = {name for name, seen in outcomes.items() if set(seen) == {"passed"}}
-    known = set(tomllib.loads(KNOWN.read_text(encoding="utf-8")))
-    assert failed == known
+    reasons = tomllib.loads(KNOWN.read_text(encoding="utf-8")).values()
+    known = {name for each in reasons for name in each["tests"]}
+    luck = {name for each in reasons if each.get("sometimes") for name in each["tests"]}
+    assert failed | luck == known
+    # None of them was renamed or removed.
+    assert known <= outcomes.keys()
     # It was tested at all.
-    assert len(passed) > 20
+    assert len(passed) > 50
 
 
 async def run_suite(junit: Path) -> None:

@@ -52,8 +52,8 @@ conformance: .venv/extension ## the conformance suite and its page; another LSP:
 	status=0; $(BIN)/pytest tests/conformance $(TARGET:%=--target %) --junitxml $(REPORT)/tests.xml || status=$$?; \
 	    cd tests && ../$(BIN)/python -m conformance.page --junit $(REPORT)/tests.xml --out $(REPORT)/page.md; exit $$status
 
-interop: .venv/extension ## beside LND, which is built into the cache folder first (needs Go 1.25)
-	cd tests && ../$(BIN)/python -m interop.lnd_program
+interop: .venv/extension ## beside LND and ldk-node, which are built into the cache folder first (needs Go 1.25)
+	cd tests && ../$(BIN)/python -m interop.lnd_program && ../$(BIN)/python -m interop.ldk_node_program
 	BITCOIND_EXE="$$($(PYTHON) python/ldkjit/sandbox/bitcoind.py)" $(BIN)/pytest tests/interop --durations 10
 
 .PHONY: soak-node
@@ -90,6 +90,7 @@ bench: .venv/extension ## measure; JSON into benches/results
 lint: .venv/extension ## format, clippy, ruff, pyright, stubtest
 	cargo fmt --all --check
 	cargo fmt --all --check --manifest-path rust/fuzz/Cargo.toml
+	cargo fmt --all --check --manifest-path tests/interop/ldk_node/Cargo.toml
 	cargo clippy --locked --release --workspace --all-targets --features ldkjit-node/faults -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from web import Web
 
-from . import ours
+from . import ours, peer
 from .bolt11 import read_invoice
 from .fake_lsp import FakeLsp
 from .payer import Outcome, Payer
@@ -63,6 +63,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("conformance")
     group.addoption("--target", help="the LSP to test: node_id@host:port")
     group.addoption("--target-token", help="the token to ask it for its menu with")
+    group.addoption("--target-patience", type=float, help="how long to wait for an answer, seconds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One that stops answering is soon tested, with less patience."""
+    patience: float | None = config.getoption("target_patience", None)
+    peer.ANSWER_TIMEOUT_S = patience or peer.ANSWER_TIMEOUT_S
 
 
 def _option(config: pytest.Config, name: str) -> str | None:

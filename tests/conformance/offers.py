@@ -40,8 +40,10 @@ def sellable(offer: Offer) -> int:
 
 
 def instant(text: str) -> datetime:
-    """An instant as offers write it."""
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
+    """An instant, however exactly it is written: whether it may be is what T-14 is about."""
+    whole, _, part = text.removesuffix("Z").partition(".")
+    at = datetime.strptime(f"{whole}.{part[:6] or 0}", "%Y-%m-%dT%H:%M:%S.%f")
+    return at.replace(tzinfo=timezone.utc)
 
 
 def write(at: datetime) -> str:

@@ -1,4 +1,4 @@
 """Real nodes of others beside ours, over real TCP on a real regtest: ``make interop``.
 
-Not collected by a plain ``pytest``: LND is built from source first.
+Not collected by a plain ``pytest``: they are built from source first.
 """

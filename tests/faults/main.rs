@@ -13,6 +13,7 @@
 mod bitcoind_troubles;
 mod chain_source;
 mod common;
+mod differential;
 mod dishonest_lsp;
 mod dishonest_payer;
 mod failure_codes;

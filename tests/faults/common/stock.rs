@@ -14,6 +14,7 @@ use lightning_liquidity::lsps0::ser::LSPSDateTime;
 use lightning_liquidity::lsps2::client::LSPS2ClientConfig;
 use lightning_liquidity::lsps2::msgs::LSPS2RawOpeningFeeParams;
 use lightning_liquidity::lsps2::service::LSPS2ServiceConfig;
+use lightning_liquidity::lsps5::service::LSPS5ServiceConfig;
 use lightning_liquidity::utils::time::DefaultTimeProvider;
 use lightning_liquidity::{LiquidityClientConfig, LiquidityManagerSync, LiquidityServiceConfig};
 
@@ -74,12 +75,24 @@ pub type Liquidity = LiquidityManagerSync<
 
 /// A stock handler that sells, or one that buys, under this node's identity.
 pub fn liquidity(node: &Node, service: bool) -> Arc<Liquidity> {
+    handlers(node, service, None)
+}
+
+/// A stock handler that sells, and keeps so many webhooks for each client.
+pub fn with_webhooks(node: &Node, max_webhooks: u32) -> Arc<Liquidity> {
+    let config = LSPS5ServiceConfig {
+        max_webhooks_per_client: max_webhooks,
+    };
+    handlers(node, true, Some(config))
+}
+
+fn handlers(node: &Node, service: bool, webhooks: Option<LSPS5ServiceConfig>) -> Arc<Liquidity> {
     let keys = node.parts.keys.clone();
     let service_config = service.then_some(LiquidityServiceConfig {
         lsps2_service_config: Some(LSPS2ServiceConfig {
             promise_secret: [7; 32],
         }),
-        lsps5_service_config: None,
+        lsps5_service_config: webhooks,
         advertise_service: true,
     });
     let client_config = (!service).then(|| LiquidityClientConfig {

@@ -144,7 +144,7 @@ async def program(
         body: What ``async def main()`` does; ``HEAD`` names what there is.
         after: What is run after ``main``.
     """
-    # A tenth of a second, which is told on stderr, passes on a busy machine without anybody's fault.
+    # A tenth of a second, which is told on stderr, passes on a busy machine by nobody's fault.
     patient = "    asyncio.get_running_loop().slow_callback_duration = 2.0\n"
     main = "\nasync def main():\n" + patient + textwrap.indent(textwrap.dedent(body), "    ")
     text = HEAD + main + "\n\nasyncio.run(main())\n" + after

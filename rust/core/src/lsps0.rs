@@ -13,6 +13,11 @@ pub const MAX_ID: usize = 1_024;
 /// The method that lists the protocols served (T-13).
 pub const LIST_PROTOCOLS: &str = "lsps0.list_protocols";
 
+/// The size of a text as a JSON string with no needless escape, without its quotes, bytes.
+pub(crate) fn json_size(text: &str) -> usize {
+    Value::from(text).to_string().len().saturating_sub(2)
+}
+
 /// The longest text of a peer that is kept, characters.
 const MAX_TEXT: usize = 256;
 /// How many bytes of unrecognised parameters' names an error repeats: with the longest id it still fits a message.
@@ -80,9 +85,9 @@ impl RpcError {
         let names: Vec<&String> = unrecognized
             .iter()
             .filter(|name| {
-                // With its quotes, escapes and comma.
-                let size = Value::from(name.as_str()).to_string().len();
-                let left = size.checked_add(1).and_then(|size| room.checked_sub(size));
+                // With its quotes and comma.
+                let size = json_size(name).checked_add(3);
+                let left = size.and_then(|size| room.checked_sub(size));
                 room = left.unwrap_or(room);
                 left.is_some()
             })

@@ -7,7 +7,9 @@ use serde_json::{json, Map, Value};
 use crate::amount::{wire_msat, Msat};
 use crate::ids::{NodeId, Scid};
 use crate::liquidity::{Books, Stock};
-use crate::lsps0::{list_protocols_result, only_known, Request, RpcError, LIST_PROTOCOLS};
+use crate::lsps0::{
+    json_size, list_protocols_result, only_known, Request, RpcError, LIST_PROTOCOLS,
+};
 use crate::lsps5;
 use crate::menu::{verify_promise, FeeParams, Grant, Menu, Secret, TrustModel, MAX_PROMISE};
 use crate::reason::Reason;
@@ -209,11 +211,6 @@ pub struct Offer {
     pub raw: Value,
 }
 
-/// The size of a text as a JSON string, without its quotes.
-fn encoded(text: &str) -> usize {
-    Value::from(text).to_string().len().saturating_sub(2)
-}
-
 /// Reads a `get_info` result; one entry with a strange field or too long a promise spoils all (J-16, J-18).
 pub fn parse_menu(result: &Value) -> Result<Vec<Offer>, Reason> {
     result
@@ -223,7 +220,7 @@ pub fn parse_menu(result: &Value) -> Result<Vec<Offer>, Reason> {
         .iter()
         .map(|raw| {
             read_params(raw)
-                .filter(|params| encoded(&params.promise) <= MAX_PROMISE)
+                .filter(|params| json_size(&params.promise) <= MAX_PROMISE)
                 .map(|params| Offer {
                     params,
                     raw: raw.clone(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{json, Map, Value};
 
-use crate::lsps0::{only_known, Request, RpcError};
+use crate::lsps0::{json_size, only_known, Request, RpcError};
 use crate::reason::Reason;
 use crate::time::{parse_datetime, Millis};
 
@@ -74,7 +74,7 @@ impl Call {
                 let (app_name, webhook) = (text("app_name")?, text("webhook")?);
                 let name_size = written_app_name(payload)
                     .unwrap_or(0)
-                    .max(encoded(&app_name));
+                    .max(json_size(&app_name));
                 if name_size > MAX_APP_NAME || webhook.chars().count() > MAX_URL {
                     return Err(RpcError::refusal(Reason::WebhookTooLong, None));
                 }
@@ -92,11 +92,6 @@ impl Call {
             _ => Err(RpcError::refusal(Reason::UnknownMethod, None)),
         }
     }
-}
-
-/// The size of a text as a JSON string with no needless escape, without its quotes.
-fn encoded(text: &str) -> usize {
-    Value::from(text).to_string().len().saturating_sub(2)
 }
 
 /// The size of `app_name` as its sender wrote it, escapes and all, without its quotes (W-02).
@@ -149,7 +144,7 @@ pub fn read_result<T: for<'a> Deserialize<'a>>(result: Value) -> Result<T, Reaso
 /// # Errors
 /// What the LSP would answer.
 pub fn set_params(app_name: &str, webhook: &str) -> Result<Value, Reason> {
-    if encoded(app_name) > MAX_APP_NAME || webhook.chars().count() > MAX_URL {
+    if json_size(app_name) > MAX_APP_NAME || webhook.chars().count() > MAX_URL {
         return Err(Reason::WebhookTooLong);
     }
     Url::parse(webhook)?;

@@ -275,19 +275,21 @@ fn child_last(mut txs: Vec<Transaction>) -> Vec<Transaction> {
 /// LDK makes a claim or a sweep anew with every block: what no mempool took of the one before is of no use any more.
 fn forget_superseded(pending: &mut HashMap<Txid, Pending>, txs: &[Transaction]) {
     let Some(child) = txs.last() else { return };
-    let (txid, spent) = (child.compute_txid(), inputs(child));
+    let txid = child.compute_txid();
+    let inputs = child.input.iter().map(|input| input.previous_output);
+    let spent: HashSet<OutPoint> = inputs.collect();
+    let spends_the_same = |tx: &Transaction| {
+        let mut inputs = tx.input.iter();
+        tx.input.len() == spent.len() && inputs.all(|i| spent.contains(&i.previous_output))
+    };
     pending.retain(|key, entry| {
         let refused = matches!(
             entry.last,
             Some(SendOutcome::Rejected(_) | SendOutcome::Conflict(_))
         );
-        let same = || entry.txs.last().map(inputs).as_ref() == Some(&spent);
-        !(refused && *key != txid && entry.waiters.is_empty() && same())
+        let alone = *key != txid && entry.waiters.is_empty();
+        !(refused && alone && entry.txs.last().is_some_and(spends_the_same))
     });
-}
-
-fn inputs(tx: &Transaction) -> HashSet<OutPoint> {
-    tx.input.iter().map(|input| input.previous_output).collect()
 }
 
 fn make_room(pending: &mut HashMap<Txid, Pending>) {

@@ -10,6 +10,7 @@ use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::{OutPoint, Transaction};
 use serde::{Deserialize, Serialize};
 
+use crate::commit::read_kind;
 use crate::error::NodeError;
 use crate::journal::Journal;
 use crate::sync::lock;
@@ -45,16 +46,7 @@ impl Closings {
         live: &[(String, String, Vec<u8>)],
         recovering: bool,
     ) -> Result<Self, NodeError> {
-        let mut known = BTreeMap::new();
-        for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == KIND) {
-            let funding = key.parse().ok();
-            let closing = serde_json::from_slice(value).ok();
-            let (Some(funding), Some(closing)) = (funding, closing) else {
-                let why = format!("closing transaction {key} cannot be read");
-                return Err(NodeError::new("store_corrupt", why));
-            };
-            known.insert(funding, closing);
-        }
+        let known = read_kind(live, KIND, "closing transaction")?;
         Ok(Self {
             journal,
             known: Mutex::new(known),

@@ -2,7 +2,7 @@
 
 use crate::books::Put;
 use crate::crash;
-use crate::error::StoreError;
+use crate::error::{NodeError, StoreError};
 use crate::journal::{ldk_kind, Ask, Counters, Ending, Journal, Shared, State, LDK, LEDGER};
 use crate::log::Log;
 use crate::store::{Loaded, Op, Row, Store};
@@ -12,7 +12,9 @@ use lightning::util::persist::{
     CHANNEL_MANAGER_PERSISTENCE_KEY, CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
     CHANNEL_MANAGER_PERSISTENCE_SECONDARY_NAMESPACE,
 };
+use serde::de::DeserializeOwned;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -74,6 +76,23 @@ impl Boot {
         taken.sort();
         taken
     }
+}
+
+/// What the store held of one kind, by key. `what` names a row that cannot be read.
+///
+/// # Errors
+/// `store_corrupt`.
+pub fn read_kind<K: FromStr, V: DeserializeOwned, C: FromIterator<(K, V)>>(
+    live: &[(String, String, Vec<u8>)],
+    kind: &str,
+    what: &str,
+) -> Result<C, NodeError> {
+    let rows = live.iter().filter(|(k, _, _)| k == kind);
+    rows.map(|(_, key, value)| {
+        let read = key.parse().ok().zip(serde_json::from_slice(value).ok());
+        read.ok_or_else(|| NodeError::new("store_corrupt", format!("{what} {key} cannot be read")))
+    })
+    .collect()
 }
 
 /// The handle of the committer's thread. Dropped without [`Committer::shutdown`], it stops where it stands,

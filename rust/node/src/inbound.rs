@@ -157,11 +157,11 @@ impl Inbound {
         let mut signed = lock(&self.signed);
         let is_signature =
             |e: &MessageSendEvent| matches!(e, MessageSendEvent::SendFundingSigned { .. });
+        if signed.is_empty() && !new.iter().any(is_signature) {
+            return new;
+        }
         let (mut waiting, mut rest): (Vec<_>, Vec<_>) = new.into_iter().partition(is_signature);
         signed.append(&mut waiting);
-        if signed.is_empty() {
-            return rest;
-        }
         let mut pending = monitors.list_pending_monitor_updates();
         pending.retain(|_, updates| !updates.is_empty());
         let (wait, mut ready): (Vec<_>, Vec<_>) = signed.drain(..).partition(|event| match event {

@@ -8,6 +8,7 @@ use lightning::chain::transaction::OutPoint;
 use lightning::ln::channel_state::ChannelDetails;
 use serde_json::json;
 
+use crate::commit::read_kind;
 use crate::convert;
 use crate::error::NodeError;
 use crate::events::NodeEvent;
@@ -29,16 +30,7 @@ impl Overdue {
     /// # Errors
     /// `store_corrupt`.
     pub fn load(live: &[(String, String, Vec<u8>)]) -> Result<Self, NodeError> {
-        let mut known = BTreeMap::new();
-        for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == KIND) {
-            let channel = key.parse().ok();
-            let heights = serde_json::from_slice(value).ok();
-            let (Some(channel), Some(heights)) = (channel, heights) else {
-                let why = format!("unconfirmed channel {key} cannot be read");
-                return Err(NodeError::new("store_corrupt", why));
-            };
-            known.insert(channel, heights);
-        }
+        let known = read_kind(live, KIND, "unconfirmed channel")?;
         Ok(Self(Mutex::new(known)))
     }
 

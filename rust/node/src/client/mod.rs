@@ -22,6 +22,7 @@ use lightning::util::config::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::commit::read_kind;
 use crate::config::LspPeer;
 use crate::convert;
 use crate::error::NodeError;
@@ -109,19 +110,13 @@ impl Client {
     /// # Errors
     /// `store_corrupt`.
     pub fn load(lsps: Vec<LspPeer>, live: &[(String, String, Vec<u8>)]) -> Result<Self, NodeError> {
-        let mut orders = BTreeMap::new();
-        for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == KIND) {
-            let order: ClientOrder = serde_json::from_slice(value).map_err(|_| {
-                NodeError::new(
-                    "store_corrupt",
-                    format!("client order {key} cannot be read"),
-                )
-            })?;
-            orders.insert(order.payment_hash, order);
-        }
+        let orders: Vec<(String, ClientOrder)> = read_kind(live, KIND, "client order")?;
+        let orders = orders
+            .into_iter()
+            .map(|(_, order)| (order.payment_hash, order));
         Ok(Self {
             lsps,
-            orders: Mutex::new(orders),
+            orders: Mutex::new(orders.collect()),
             requests: Requests::default(),
             watches: watch::Watches::load(live)?,
             promises: promise::Promises::load(live)?,

@@ -9,6 +9,7 @@ use lightning::events::ClosureReason;
 use serde::{Deserialize, Serialize};
 
 use super::ClientOrder;
+use crate::commit::read_kind;
 use crate::convert;
 use crate::error::NodeError;
 use crate::events::NodeEvent;
@@ -43,14 +44,7 @@ impl Promises {
     /// # Errors
     /// `store_corrupt`.
     pub fn load(live: &[(String, String, Vec<u8>)]) -> Result<Self, NodeError> {
-        let mut promises = BTreeMap::new();
-        for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == KIND) {
-            let corrupt =
-                || NodeError::new("store_corrupt", format!("promise {key} cannot be read"));
-            let channel = key.parse().map_err(|_| corrupt())?;
-            let promise = serde_json::from_slice(value).map_err(|_| corrupt())?;
-            promises.insert(channel, promise);
-        }
+        let promises = read_kind(live, KIND, "promise")?;
         Ok(Self(Mutex::new(promises)))
     }
 

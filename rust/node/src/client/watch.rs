@@ -9,6 +9,7 @@ use ldkjit_core::ids::ChannelId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::commit::read_kind;
 use crate::error::NodeError;
 use crate::events::NodeEvent;
 use crate::node::Node;
@@ -41,14 +42,9 @@ impl Watches {
     /// # Errors
     /// `store_corrupt`.
     pub fn load(live: &[(String, String, Vec<u8>)]) -> Result<Self, NodeError> {
-        let mut watches = BTreeMap::new();
-        for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == KIND) {
-            let watch: Watch = serde_json::from_slice(value).map_err(|_| {
-                NodeError::new("store_corrupt", format!("watch {key} cannot be read"))
-            })?;
-            watches.insert(watch.channel, watch);
-        }
-        Ok(Self(Mutex::new(watches)))
+        let watches: Vec<(String, Watch)> = read_kind(live, KIND, "watch")?;
+        let by_channel = watches.into_iter().map(|(_, watch)| (watch.channel, watch));
+        Ok(Self(Mutex::new(by_channel.collect())))
     }
 
     /// From now on the balance depends on this funding transaction.

@@ -26,6 +26,7 @@ use ldkjit_core::time::Millis;
 use lightning::chain::chaininterface::{ConfirmationTarget, FeeEstimator};
 use lightning::ln::channel_state::ChannelShutdownState;
 
+use crate::commit::read_kind;
 use crate::config::LspConfig;
 use crate::convert;
 use crate::error::NodeError;
@@ -185,15 +186,9 @@ impl Service {
         live: &[(String, String, Vec<u8>)],
     ) -> Result<Self, NodeError> {
         let mut state = State::default();
-        let corrupt = |what: &str, key: &str| {
-            NodeError::new("store_corrupt", format!("{what} {key} cannot be read"))
-        };
-        for (kind, key, value) in live {
-            if kind == KIND {
-                let order: Order =
-                    serde_json::from_slice(value).map_err(|_| corrupt("order", key))?;
-                state.insert(order);
-            }
+        let orders: Vec<(String, Order)> = read_kind(live, KIND, "order")?;
+        for (_, order) in orders {
+            state.insert(order);
         }
         state.scores = Scores::load(live)?;
         let webhooks = config.webhooks.as_ref();

@@ -20,6 +20,7 @@ use lightning::sign::NodeSigner;
 use serde_json::{json, Value};
 use tokio::sync::Notify;
 
+use crate::commit::read_kind;
 use crate::config::WebhookConfig;
 use crate::convert;
 use crate::error::NodeError;
@@ -61,13 +62,8 @@ impl Hooks {
     ) -> Result<Self, NodeError> {
         let mut state = Webhooks::default();
         let mut due = BTreeSet::new();
-        for (_, key, value) in live.iter().filter(|(kind, _, _)| kind == KIND) {
-            let client = key.parse().ok();
-            let row = serde_json::from_slice(value).ok();
-            let (Some(client), Some(row)) = (client, row) else {
-                let why = format!("webhooks of {key} cannot be read");
-                return Err(NodeError::new("store_corrupt", why));
-            };
+        let rows: Vec<_> = read_kind(live, KIND, "webhooks of")?;
+        for (client, row) in rows {
             state.restore(client, row);
             due.insert(client);
         }

@@ -2,7 +2,7 @@
 //! run on one machine.
 
 use super::{Loaded, Op, Row, Store, StoreError};
-use crate::files::draft_of;
+use crate::files::{create_new, draft_of};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -140,10 +140,7 @@ fn lock_folder() -> Result<PathBuf, StoreError> {
 /// Who runs this: the owner of a file that it makes.
 fn user(folder: &Path) -> std::io::Result<u32> {
     let probe = draft_of(&folder.join("ldkjit"));
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&probe)?;
+    create_new(&probe)?;
     let owner = owner(&probe);
     fs::remove_file(&probe)?;
     owner

@@ -91,12 +91,8 @@ async fn test_W_14_W_15_W_18_W_27_S_35_S_75_a_sleeping_wallet_is_called_and_paid
     };
     let web = Web::start(&world.running.folder).await;
     let lsp = lsp(&world, &web, json!({})).await;
-    let payer = world.node("payer", json!({}), None).await;
     let buys = on_disk(buys_from(&lsp, json!({})));
-    let wallet = world.node("wallet", buys.clone(), None).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 1_000_000).await;
-    world.in_step(&[&wallet]).await;
+    let [payer, wallet] = world.customers(&lsp, buys.clone(), None).await;
     let coins = coins_sat(&lsp);
     let seller = node_id(&lsp);
     for (name, path) in [("phone", "/push?token=1"), ("tablet", "/push?token=2")] {
@@ -156,12 +152,8 @@ async fn test_W_14_S_75_a_payment_over_a_channel_that_is_missed() {
     };
     let web = Web::start(&world.running.folder).await;
     let lsp = lsp(&world, &web, json!({})).await;
-    let payer = world.node("payer", json!({}), None).await;
     let buys = on_disk(buys_from(&lsp, json!({})));
-    let wallet = world.node("wallet", buys.clone(), None).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 1_000_000).await;
-    world.in_step(&[&wallet]).await;
+    let [payer, wallet] = world.customers(&lsp, buys.clone(), None).await;
     let bought = jit_invoice(&wallet, Some(SIZE)).await;
     assert_eq!(
         pay(&payer, &bought.bolt11).await.status,
@@ -193,12 +185,8 @@ async fn test_W_24_B_18_a_client_that_stays_away_is_called_again_after_the_coold
     };
     let web = Web::start(&world.running.folder).await;
     let lsp = lsp(&world, &web, json!({"cooldown_ms": 4_000})).await;
-    let payer = world.node("payer", json!({}), None).await;
     let buys = on_disk(buys_from(&lsp, json!({})));
-    let wallet = world.node("wallet", buys.clone(), None).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 1_000_000).await;
-    world.in_step(&[&wallet]).await;
+    let [payer, wallet] = world.customers(&lsp, buys.clone(), None).await;
     registers(&wallet, &lsp, "phone", &web.url("/")).await;
     let bought = [
         jit_invoice(&wallet, Some(SIZE)).await,
@@ -521,12 +509,9 @@ async fn test_W_22_expiry_soon() {
     };
     let web = Web::start(&world.running.folder).await;
     let lsp = lsp(&world, &web, json!({})).await;
-    let payer = world.node("payer", json!({}), None).await;
+    let buys = buys_from(&lsp, json!({}));
     let fault = Some(Fault::HangsUpAtClaim);
-    let wallet = world.wallet(&lsp, json!({}), fault).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 1_000_000).await;
-    world.in_step(&[&wallet]).await;
+    let [payer, wallet] = world.customers(&lsp, buys, fault).await;
     registers(&wallet, &lsp, "phone", &web.url("/")).await;
     let bought = jit_invoice(&wallet, Some(SIZE)).await;
     send(&payer, &bought.bolt11, None).await;

@@ -10,7 +10,8 @@ import pytest_asyncio
 
 from ldkjit.sandbox import Sandbox
 
-from .lnd_program import LndBuildError, find_lnd
+from .building import BuildError
+from .lnd_program import find_lnd
 from .stage import Stage
 
 _FAILED = pytest.StashKey[bool]()
@@ -31,7 +32,7 @@ def lnd_programs() -> Path:
     """The folder of LND. These tests are asked for by name: without it they fail."""
     try:
         return find_lnd()
-    except LndBuildError as error:
+    except BuildError as error:
         pytest.fail(str(error))
 
 

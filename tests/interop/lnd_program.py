@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Generator
@@ -16,15 +15,11 @@ from pathlib import Path
 
 from ldkjit.sandbox.bitcoind import cache_home
 
+from .building import BuildError, run
+
 MODULE = Path(__file__).parent / "lnd"
 # What LND's own releases are built with, less what needs other services.
 TAGS = "autopilotrpc signrpc walletrpc chainrpc invoicesrpc watchtowerrpc neutrinorpc peersrpc"
-# A cold build takes minutes, the more of them the less of the machine it gets.
-BUILD_TIMEOUT_S = 3_600.0
-
-
-class LndBuildError(Exception):
-    """There is no LND and none could be built; the message says why."""
 
 
 def version() -> str:
@@ -40,7 +35,7 @@ def find_lnd() -> Path:
     The build is kept in the user's cache folder; the sources are checked against ``go.sum``.
 
     Raises:
-        LndBuildError: Go is missing, or the build failed.
+        BuildError: Go is missing, or the build failed.
     """
     home = cache_home() / f"lnd-{version()}"
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +69,7 @@ def _is_built(home: Path) -> bool:
 def _build(home: Path) -> None:
     go = shutil.which("go")
     if go is None:
-        raise LndBuildError("LND is built with Go, and there is no go on PATH: install Go 1.25.")
+        raise BuildError("LND is built with Go, and there is no go on PATH: install Go 1.25.")
     named = f"v{version()}"
     environ = {
         **os.environ,
@@ -89,38 +84,20 @@ def _build(home: Path) -> None:
         prefix=f"{home.name}.new.", dir=home.parent, ignore_cleanup_errors=True
     ) as new:
         flags = ["-trimpath", "-tags", TAGS, "-ldflags", f"-s -w -X {commit}"]
-        _run([go, "build", *flags, "-o", f"{new}/", "tool"], environ)
-        said = _run([f"{new}/lnd", "--version"], environ)
+        run([go, "build", *flags, "-o", f"{new}/", "tool"], environ, MODULE)
+        said = run([f"{new}/lnd", "--version"], environ, MODULE)
         if named not in said:
-            raise LndBuildError(f"what was built is not {named}: {said}")
+            raise BuildError(f"what was built is not {named}: {said}")
         (Path(new) / "source").write_text(source_digest())
         shutil.rmtree(home, ignore_errors=True)
         Path(new).rename(home)
-
-
-def _run(command: list[str], environ: dict[str, str]) -> str:
-    try:
-        done = subprocess.run(
-            command,
-            cwd=MODULE,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=BUILD_TIMEOUT_S,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise LndBuildError(f"{command[0]}: {error}") from error
-    if done.returncode:
-        raise LndBuildError(f"{' '.join(command[:2])}:\n{done.stderr.strip()[-4_000:]}")
-    return done.stdout
 
 
 def main() -> None:
     """Build if needed, and print where the programs are."""
     try:
         print(find_lnd())
-    except LndBuildError as error:
+    except BuildError as error:
         sys.exit(str(error))
 
 

@@ -49,8 +49,9 @@ from ldkjit import (
 )
 from ldkjit.sandbox import DEFAULT_MENU, Sandbox, until
 
+from .building import BuildError
 from .ldk_node import LdkNode, LdkNodeError
-from .ldk_node_program import LdkNodeBuildError, find_ldk_node
+from .ldk_node_program import find_ldk_node
 from .ldk_stage import LdkStage
 
 pytestmark = [
@@ -89,7 +90,7 @@ def ldk_node_program() -> Path:
     """The ldk-node peer. These tests are asked for by name: without it they fail."""
     try:
         return find_ldk_node()
-    except LdkNodeBuildError as error:
+    except BuildError as error:
         pytest.fail(str(error))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
+from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 import pytest
@@ -574,9 +576,14 @@ async def test_a_close_by_force(stage: Stage, opener: str, closer: str) -> None:
     assert theirs.funding == ours.funding
 
 
-@SIDES
-async def test_a_held_payment_is_taken_on_chain(stage: Stage, closer: str) -> None:
-    """LND has our HTLC, the channel closes, then it takes it with the preimage, which we read."""
+@contextlib.asynccontextmanager
+async def closed_while_held(
+    stage: Stage, closer: str
+) -> AsyncGenerator[tuple[Two, str, asyncio.Task[Payment], tuple[int, int]], None]:
+    """A channel closed by force while LND holds our HTLC; nothing of it is lost in the end.
+
+    Yields the two sides, the preimage, the payment, and the coins of LND and of ours before.
+    """
     two = await two_of(stage, "ours")
     _, lnd, node, _, _ = two
     preimage, payment_hash = new_preimage()
@@ -587,14 +594,22 @@ async def test_a_held_payment_is_taken_on_chain(stage: Stage, closer: str) -> No
         height = await stage.box.chain.rpc.height()
         coins = await lnd.coins(), await coins_of(node)
         commitment = await close_by_force(two, closer)
+        yield two, preimage, paying, coins
+    finally:
+        paying.cancel()
+    await nothing_lost(two, commitment, height, sum(coins))
+
+
+@SIDES
+async def test_a_held_payment_is_taken_on_chain(stage: Stage, closer: str) -> None:
+    """LND has our HTLC, the channel closes, then it takes it with the preimage, which we read."""
+    async with closed_while_held(stage, closer) as (two, preimage, paying, coins):
+        _, lnd, node, _, _ = two
         await stage.mine(1)
         await lnd.settle(preimage)
         await resolved(stage, lnd, node, paying=paying)
         paid = await paying
-    finally:
-        paying.cancel()
-    assert (paid.status, paid.amount, paid.preimage) == ("succeeded", 50_000_000, preimage)
-    await nothing_lost(two, commitment, height, sum(coins))
+        assert (paid.status, paid.amount, paid.preimage) == ("succeeded", 50_000_000, preimage)
     assert coins[1] + 350_000 - 40_000 < await coins_of(node) <= coins[1] + 350_000
     assert coins[0] + 650_000 - 40_000 < await lnd.coins() <= coins[0] + 650_000
 
@@ -602,22 +617,11 @@ async def test_a_held_payment_is_taken_on_chain(stage: Stage, closer: str) -> No
 @SIDES
 async def test_a_held_payment_comes_back_by_the_chain(stage: Stage, closer: str) -> None:
     """LND has our HTLC, the channel closes, and nobody ever tells the preimage."""
-    two = await two_of(stage, "ours")
-    _, lnd, node, _, _ = two
-    _, payment_hash = new_preimage()
-    invoice = await lnd.add_hold_invoice(50_000_000, payment_hash)
-    paying = asyncio.create_task(node.pay(invoice.bolt11, timeout=150))
-    try:
-        await lnd.wait_invoice(payment_hash, "ACCEPTED")
-        height = await stage.box.chain.rpc.height()
-        coins = await lnd.coins(), await coins_of(node)
-        commitment = await close_by_force(two, closer)
+    async with closed_while_held(stage, closer) as (two, _, paying, coins):
+        _, lnd, node, _, _ = two
         await resolved(stage, lnd, node, paying=paying)
         with pytest.raises(PaymentError):
             await paying
-    finally:
-        paying.cancel()
-    await nothing_lost(two, commitment, height, sum(coins))
     assert coins[1] + 400_000 - 40_000 < await coins_of(node) <= coins[1] + 400_000
     assert coins[0] + 600_000 - 40_000 < await lnd.coins() <= coins[0] + 600_000
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from .lnd_program import LndBuildError, find_lnd, source_digest, version
+from .building import BuildError
+from .lnd_program import find_lnd, source_digest, version
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_go_it_says_what_is_missing(home: Path) -> None:
-    with pytest.raises(LndBuildError, match="no go on PATH"):
+    with pytest.raises(BuildError, match="no go on PATH"):
         find_lnd()
     assert not home.exists()
 
@@ -32,5 +33,5 @@ def test_a_build_of_these_sources_is_used(home: Path) -> None:
 def test_a_build_of_other_sources_is_not(home: Path) -> None:
     home.mkdir(parents=True)
     (home / "source").write_text("0" * 64)
-    with pytest.raises(LndBuildError):
+    with pytest.raises(BuildError):
         find_lnd()

@@ -328,7 +328,7 @@ class Lives(Stage):
         if len(channels) != 1:
             return
         channel = channels[0]
-        funding = channel["funding"].partition(":")[0]
+        funding = self._funding(channel)
         ends = [self.payer, wallet]
         self.random.shuffle(ends)
         amount = self.random.randint(*FORCED_MSAT)

@@ -64,9 +64,8 @@ class Soak(Lives):
         """LDK closes a channel whose funding leaves the chain: its wallet is set aside."""
         wallets = {w.status["node_id"]: w.name for w in self.living.values() if w.status}
         for channel in await self._retry(self.lsp, "channels"):
-            txid = (channel["funding"] or "").partition(":")[0]
             name = wallets.get(channel["peer"], "")
-            if txid in gone and name in self.aside:
+            if self._funding(channel) in gone and name in self.aside:
                 self.aside[name].set()
         for txid in gone:
             self.excused.setdefault(txid, REORGANISED)

@@ -152,12 +152,24 @@ impl World {
         of_wallet: Option<Fault>,
     ) -> [Arc<Node>; 3] {
         let lsp = self.lsp("lsp_trusts_client", limits, of_lsp).await;
-        let payer = self.node("payer", json!({}), None).await;
-        let wallet = self.wallet(&lsp, json!({}), of_wallet).await;
-        self.fund(&[&lsp, &payer]).await;
-        self.channel(&payer, &lsp, 1_000_000).await;
-        self.in_step(&[&lsp, &payer, &wallet]).await;
+        let wallet = buys_from(&lsp, json!({}));
+        let [payer, wallet] = self.customers(&lsp, wallet, of_wallet).await;
         [lsp, payer, wallet]
+    }
+
+    /// A payer with a channel of 1,000,000 sat to this LSP, and a wallet with these settings.
+    pub async fn customers(
+        &self,
+        lsp: &Arc<Node>,
+        wallet: Value,
+        of_wallet: Option<Fault>,
+    ) -> [Arc<Node>; 2] {
+        let payer = self.node("payer", json!({}), None).await;
+        let wallet = self.node("wallet", wallet, of_wallet).await;
+        self.fund(&[lsp, &payer]).await;
+        self.channel(&payer, lsp, 1_000_000).await;
+        self.in_step(&[lsp, &payer, &wallet]).await;
+        [payer, wallet]
     }
 
     /// Mines, and waits until these nodes have seen it.

@@ -7,6 +7,7 @@ mod clients;
 mod clients_differ;
 mod draw;
 mod mend;
+mod on_the_wire;
 mod services;
 mod services_differ;
 mod table;
@@ -21,6 +22,8 @@ use self::services_differ::TABLE;
 use self::table::{Tally, Unknown};
 use crate::common::World;
 
+/// The seed of the first conversation, if none is named.
+const FIRST: u64 = 20_261_126;
 /// Of each of both kinds.
 const CONVERSATIONS: u64 = 10_000;
 /// So many unknown differences are told, at most.
@@ -29,7 +32,7 @@ const SHOWN: usize = 5;
 /// The seed of the first conversation; the others follow. `LDKJIT_SEED` names another.
 fn seeds() -> std::ops::Range<u64> {
     let seed = std::env::var("LDKJIT_SEED").ok();
-    let seed = seed.map_or(20_261_126, |seed| seed.parse().unwrap());
+    let seed = seed.map_or(FIRST, |seed| seed.parse().unwrap());
     println!("LDKJIT_SEED={seed} repeats this");
     seed..seed + CONVERSATIONS
 }

@@ -116,7 +116,7 @@ impl Outcome {
         })
     }
 
-    fn add(&mut self, bytes: &[u8]) {
+    pub fn add(&mut self, bytes: &[u8]) {
         let mut answer: Value = serde_json::from_slice(bytes).unwrap();
         assert_eq!(answer["jsonrpc"], "2.0");
         let fields = answer.as_object_mut().unwrap();
@@ -178,6 +178,8 @@ pub struct Ours {
     clients: [PublicKey; 2],
     books: Books,
     webhooks: Webhooks,
+    /// LSPS5 is offered.
+    has_webhooks: bool,
     sold: u64,
 }
 
@@ -227,7 +229,15 @@ impl Ours {
             clients,
             books: Books::default(),
             webhooks: Webhooks::default(),
+            has_webhooks: true,
             sold: 0,
+        }
+    }
+
+    pub fn without_webhooks(self) -> Self {
+        Self {
+            has_webhooks: false,
+            ..self
         }
     }
 
@@ -259,7 +269,7 @@ impl Ours {
     fn answer(&mut self, who: usize, request: &Request, payload: &[u8]) -> Result<Value, RpcError> {
         let refuse = |reason| RpcError::refusal(reason, None);
         let client = convert::node_id(&self.clients[who]);
-        if request.method.starts_with(lsps5::PREFIX) {
+        if self.has_webhooks && request.method.starts_with(lsps5::PREFIX) {
             let call = lsps5::Call::parse(request, payload)?;
             return self.webhook(&client, &call).map_err(|reason| {
                 let data = json!({ "max_webhooks": self.hooks.max_webhooks });
@@ -270,7 +280,7 @@ impl Ours {
             });
         }
         match Call::parse(request, true)? {
-            Call::ListProtocols => Ok(protocols_result(true, true)),
+            Call::ListProtocols => Ok(protocols_result(true, self.has_webhooks)),
             Call::GetInfo(ask) => self.menu(&ask, &client).map_err(refuse),
             Call::Buy(buy) => self.sell(&buy, &client).map_err(refuse),
         }

@@ -27,6 +27,21 @@ pub trait Compared {
     fn mend(&mut self, payload: Vec<u8>);
 }
 
+/// Something forbidden in this message that ours has not refused as it must, `is_refused` being how. The stock side takes
+/// it: that both do would be no difference.
+pub fn taken<C>(
+    table: &[Difference<C>],
+    case: &C,
+    is_refused: fn(&C, &str) -> bool,
+) -> Option<&'static str> {
+    let forbidden = table.iter().filter(|difference| match difference.kind {
+        Kind::Seen(_) => false,
+        Kind::Lenient(without) => without(case).is_some(),
+    });
+    let mut names = forbidden.map(|difference| difference.name);
+    names.find(|name| !is_refused(case, name))
+}
+
 /// The names of those that explain the difference of this case; `None` if none does.
 pub fn explain<C: Compared>(table: &[Difference<C>], case: &mut C) -> Option<Vec<&'static str>> {
     let mut used = Vec::new();

@@ -84,6 +84,17 @@ fn run<S: Clone>(
     tally
 }
 
+#[test]
+fn every_known_difference_is_documented() {
+    let page = include_str!("../../docs/reliability.md");
+    let rows = TABLE.iter().map(|d| d.row());
+    let of_client = HEARD.iter().chain(SAID).map(|d| d.row());
+    let asked = ASKED.iter().map(|d| d.row());
+    for row in rows.chain(of_client).chain(asked) {
+        assert!(page.lines().any(|line| line == row), "missing:\n{row}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stock_service_and_ours_answer_alike() {
     let Some(world) = World::start().await else {

@@ -20,6 +20,13 @@ pub struct Difference<C: 'static> {
     pub kind: Kind<C>,
 }
 
+impl<C> Difference<C> {
+    /// Its line in `docs/reliability.md`.
+    pub fn row(&self) -> String {
+        format!("| {} | {} | {} |", self.id, self.name, self.why)
+    }
+}
+
 /// A case that both sides have had.
 pub trait Compared {
     fn same(&self) -> bool;

@@ -9,10 +9,10 @@ use ldkjit_core::menu::{FeeTier, TrustModel};
 use ldkjit_core::time::Millis;
 use ldkjit_node::log::now_ms;
 use ldkjit_node::node::Node;
-use serde_json::{json, Value};
+use serde_json::json;
 
 use super::asking::{conversation, Setting, Step, TOKEN};
-use super::services::{Ours, Outcome};
+use super::services::{Answer, Ours, Outcome};
 use super::table::shown;
 use crate::common::raw::Raw;
 use crate::common::World;
@@ -67,9 +67,10 @@ async fn lsp(world: &World, setting: &Setting) -> Arc<Node> {
 }
 
 /// Takes away what two sales and two moments never have alike.
-fn plain(outcome: &Outcome) -> Vec<(Value, Result<Value, (i64, Option<Value>)>)> {
-    let answers = outcome.answers.iter().map(|answer| {
-        let body = answer.body.clone().map(|mut result| {
+fn plain(outcome: &Outcome) -> Vec<Answer> {
+    let mut answers = outcome.answers.clone();
+    for answer in &mut answers {
+        if let Ok(result) = &mut answer.body {
             if let Some(menu) = result.get_mut("opening_fee_params_menu") {
                 for offer in menu.as_array_mut().unwrap() {
                     offer["valid_until"] = json!("…");
@@ -78,11 +79,9 @@ fn plain(outcome: &Outcome) -> Vec<(Value, Result<Value, (i64, Option<Value>)>)>
             if let Some(scid) = result.get_mut("jit_channel_scid") {
                 *scid = json!("…");
             }
-            result
-        });
-        (answer.id.clone(), body)
-    });
-    answers.collect()
+        }
+    }
+    answers
 }
 
 /// What the LSP says to a message that so many answers are expected to. Where none is, the answer to another request must

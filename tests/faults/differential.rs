@@ -6,10 +6,13 @@ mod asking;
 mod clients;
 mod clients_differ;
 mod draw;
+mod drawn;
 mod mend;
 mod on_the_wire;
+mod our_service;
 mod services;
 mod services_differ;
+mod stock_service;
 mod table;
 mod with_clients;
 mod with_services;
@@ -103,10 +106,10 @@ async fn a_stock_service_and_ours_answer_alike() {
     let node = world.node("stock", json!({"listen": []}), None).await;
     let tally = run(
         |seed| {
-            let (setting, steps) = asking::conversation(seed);
+            let (setting, steps) = drawn::conversation(seed);
             (format!("{setting:?}"), steps)
         },
-        |seed, steps| with_services::talk(&node, &asking::conversation(seed).0, steps),
+        |seed, steps| with_services::talk(&node, &drawn::conversation(seed).0, steps),
     );
     tally.print("Clients to a service", TABLE);
     tally.assert_none_is_stale(TABLE);

@@ -11,8 +11,10 @@ use ldkjit_node::log::now_ms;
 use ldkjit_node::node::Node;
 use serde_json::json;
 
-use super::asking::{conversation, Setting, Step, TOKEN};
-use super::services::{Answer, Ours, Outcome};
+use super::asking::{Setting, Step, TOKEN};
+use super::drawn::conversation;
+use super::our_service::Ours;
+use super::services::{Answer, Outcome};
 use super::table::shown;
 use crate::common::raw::Raw;
 use crate::common::World;

@@ -19,7 +19,8 @@ use super::mend::{
     by_name, canonical, first, has_escaped_name, offer_by_name, offer_with_plain_amounts,
     offer_with_plain_instant, offer_without_unknown, without_the_rest,
 };
-use super::services::{Ours, Outcome};
+use super::our_service::Ours;
+use super::services::Outcome;
 use super::table::{lenient, seen, taken, Compared, Difference};
 
 /// One message and what both made of it.

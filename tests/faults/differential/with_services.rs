@@ -9,8 +9,10 @@ use serde_json::Value;
 
 use super::asking::{Setting, Step};
 use super::key;
-use super::services::{Ours, Outcome, Stock};
+use super::our_service::Ours;
+use super::services::Outcome;
 use super::services_differ::{took, Case, TABLE};
+use super::stock_service::Stock;
 use super::table::{explain, shown, Tally, Unknown};
 use crate::common::stock;
 

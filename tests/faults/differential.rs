@@ -6,9 +6,13 @@ mod asking;
 mod clients;
 mod clients_differ;
 mod draw;
+mod drawn;
 mod mend;
+mod on_the_wire;
+mod our_service;
 mod services;
 mod services_differ;
+mod stock_service;
 mod table;
 mod with_clients;
 mod with_services;
@@ -21,6 +25,8 @@ use self::services_differ::TABLE;
 use self::table::{Tally, Unknown};
 use crate::common::World;
 
+/// The seed of the first conversation, if none is named.
+const FIRST: u64 = 20_261_126;
 /// Of each of both kinds.
 const CONVERSATIONS: u64 = 10_000;
 /// So many unknown differences are told, at most.
@@ -29,7 +35,7 @@ const SHOWN: usize = 5;
 /// The seed of the first conversation; the others follow. `LDKJIT_SEED` names another.
 fn seeds() -> std::ops::Range<u64> {
     let seed = std::env::var("LDKJIT_SEED").ok();
-    let seed = seed.map_or(20_261_126, |seed| seed.parse().unwrap());
+    let seed = seed.map_or(FIRST, |seed| seed.parse().unwrap());
     println!("LDKJIT_SEED={seed} repeats this");
     seed..seed + CONVERSATIONS
 }
@@ -81,6 +87,17 @@ fn run<S: Clone>(
     tally
 }
 
+#[test]
+fn every_known_difference_is_documented() {
+    let page = include_str!("../../docs/reliability.md");
+    let rows = TABLE.iter().map(|d| d.row());
+    let of_client = HEARD.iter().chain(SAID).map(|d| d.row());
+    let asked = ASKED.iter().map(|d| d.row());
+    for row in rows.chain(of_client).chain(asked) {
+        assert!(page.lines().any(|line| line == row), "missing:\n{row}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stock_service_and_ours_answer_alike() {
     let Some(world) = World::start().await else {
@@ -89,10 +106,10 @@ async fn a_stock_service_and_ours_answer_alike() {
     let node = world.node("stock", json!({"listen": []}), None).await;
     let tally = run(
         |seed| {
-            let (setting, steps) = asking::conversation(seed);
+            let (setting, steps) = drawn::conversation(seed);
             (format!("{setting:?}"), steps)
         },
-        |seed, steps| with_services::talk(&node, &asking::conversation(seed).0, steps),
+        |seed, steps| with_services::talk(&node, &drawn::conversation(seed).0, steps),
     );
     tally.print("Clients to a service", TABLE);
     tally.assert_none_is_stale(TABLE);

@@ -1,6 +1,5 @@
 //! Where the stock client understands otherwise than ours, says or asks something else, and why.
 
-use ldkjit_core::ids::Scid;
 use ldkjit_core::lsps0::{parse_response, FromLsp};
 use ldkjit_core::lsps2::MAX_CLTV_DELTA;
 use ldkjit_core::menu::MAX_PROMISE;
@@ -12,7 +11,7 @@ use super::mend::{
     by_name, first, has_escaped_name, offer_by_name, offer_with_plain_amounts,
     offer_with_plain_instant, offer_without_unknown, without_the_rest,
 };
-use super::table::{lenient, seen, Compared, Difference};
+use super::table::{lenient, seen, taken, Compared, Difference};
 
 /// A message of an LSP and what both clients made of it.
 pub struct Heard {
@@ -76,6 +75,33 @@ impl Heard {
             _ => false,
         }
     }
+}
+
+/// What of a message ours should not have taken.
+pub fn took(heard: &Heard) -> Option<&'static str> {
+    let result = heard.result().unwrap_or_default();
+    let forbidden = match &heard.ours.understood {
+        Some(Understood::Menu(menu)) => menu.iter().any(is_too_long),
+        Some(Understood::Sold {
+            cltv_delta,
+            client_trusts_lsp,
+            ..
+        }) => {
+            let scid = result["jit_channel_scid"].as_str();
+            let strange = scid.is_none_or(|scid| !is_scid(scid));
+            let trusts = *client_trusts_lsp && !heard.trusted;
+            strange || trusts || *cltv_delta > u32::from(MAX_CLTV_DELTA)
+        }
+        _ => false,
+    };
+    if forbidden {
+        return Some("an answer that must be refused");
+    }
+    taken(HEARD, heard, |heard, _| heard.ours.understood.is_none())
+}
+
+fn is_too_long(offer: &Value) -> bool {
+    offer["promise"].to_string().len() - 2 > MAX_PROMISE
 }
 
 impl Compared for Heard {
@@ -146,15 +172,25 @@ fn has_result_and_error(heard: &Heard) -> bool {
 }
 
 fn has_long_promise(heard: &Heard) -> bool {
-    let long = |offer: &Value| offer["promise"].to_string().len() - 2 > MAX_PROMISE;
-    matches!(heard.only_stock(), Some(Understood::Menu(menu)) if menu.iter().any(long))
+    matches!(heard.only_stock(), Some(Understood::Menu(menu)) if menu.iter().any(is_too_long))
+}
+
+/// Three numbers of 24, 24 and 16 bits and nothing else.
+fn is_scid(text: &str) -> bool {
+    let numbers: Vec<&str> = text.split('x').collect();
+    let most = [0xff_ffff, 0xff_ffff, 0xffff_u64];
+    let fits = |(text, most): (&&str, u64)| {
+        let digits = (1..=8).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        digits && text.parse().is_ok_and(|n: u64| n <= most)
+    };
+    numbers.len() == 3 && numbers.iter().zip(most).all(fits)
 }
 
 fn has_strange_scid(heard: &Heard) -> bool {
     let result = heard.result().unwrap_or_default();
-    let scid = result["jit_channel_scid"].as_str().map(str::parse::<Scid>);
+    let scid = result["jit_channel_scid"].as_str();
     let sold = matches!(heard.only_stock(), Some(Understood::Sold { .. }));
-    sold && matches!(scid, Some(Err(_)))
+    sold && scid.is_some_and(|scid| !is_scid(scid))
 }
 
 fn has_long_delta(heard: &Heard) -> bool {

@@ -14,12 +14,14 @@ use lightning_liquidity::lsps0::ser::LSPSDateTime;
 use serde_json::value::RawValue;
 use serde_json::{json, Map, Value};
 
+use super::asking::FIELDS;
 use super::mend::{
     by_name, canonical, first, has_escaped_name, offer_by_name, offer_with_plain_amounts,
     offer_with_plain_instant, offer_without_unknown, without_the_rest,
 };
-use super::services::{Ours, Outcome};
-use super::table::{lenient, seen, Compared, Difference};
+use super::our_service::Ours;
+use super::services::Outcome;
+use super::table::{lenient, seen, taken, Compared, Difference};
 
 /// One message and what both made of it.
 pub struct Case {
@@ -111,6 +113,50 @@ impl Case {
     fn stock_goes_on(&self) -> bool {
         self.stock.result().is_some()
             || matches!(self.stock.code(), Some(1 | 200..=299 | 503 | 1_003 | 1_010))
+    }
+}
+
+/// What of a message ours should not have taken, or not so.
+pub fn took(case: &Case) -> Option<&'static str> {
+    let sold = case.is(BUY) && case.ours.result().is_some();
+    let until = valid_until(&case.payload);
+    if sold && until.is_none_or(|(ms, _)| ms <= case.now) {
+        return Some("last second");
+    }
+    taken(TABLE, case, is_refused)
+}
+
+fn is_refused(case: &Case, name: &str) -> bool {
+    let data = match &case.ours.answers[..] {
+        [answer] => answer.body.as_ref().err(),
+        _ => None,
+    };
+    match data {
+        // The message is refused for more than this.
+        Some((-32_700 | -32_600, None)) => true,
+        Some((-32_602, Some(data))) => {
+            let params = case.message().and_then(|mut m| m.remove("params"));
+            let is_offer = name == "unknown field of an offer";
+            let (inner, known, prefix) = if is_offer {
+                (
+                    case.param("opening_fee_params"),
+                    &FIELDS[..],
+                    "opening_fee_params.",
+                )
+            } else {
+                (params, names(&case.method().unwrap_or_default()), "")
+            };
+            let fields = inner.and_then(|inner| inner.as_object().cloned());
+            let fields = fields.unwrap_or_default().into_iter().map(|(name, _)| name);
+            let unknown: Vec<String> = fields
+                .filter(|name| !known.contains(&name.as_str()))
+                .map(|name| format!("{prefix}{name}"))
+                .collect();
+            // Those of the request are named first, and those of the offer only if there are none.
+            let first = is_offer && without_unknown_params(case).is_some();
+            first || data["unrecognized"] == json!(unknown) || !name.starts_with("unknown")
+        }
+        _ => false,
     }
 }
 

@@ -20,11 +20,33 @@ pub struct Difference<C: 'static> {
     pub kind: Kind<C>,
 }
 
+impl<C> Difference<C> {
+    /// Its line in `docs/reliability.md`.
+    pub fn row(&self) -> String {
+        format!("| {} | {} | {} |", self.id, self.name, self.why)
+    }
+}
+
 /// A case that both sides have had.
 pub trait Compared {
     fn same(&self) -> bool;
     /// What ours makes of this message, as it was before the other.
     fn mend(&mut self, payload: Vec<u8>);
+}
+
+/// Something forbidden in this message that ours has not refused as it must, `is_refused` being how. The stock side takes
+/// it: that both do would be no difference.
+pub fn taken<C>(
+    table: &[Difference<C>],
+    case: &C,
+    is_refused: fn(&C, &str) -> bool,
+) -> Option<&'static str> {
+    let forbidden = table.iter().filter(|difference| match difference.kind {
+        Kind::Seen(_) => false,
+        Kind::Lenient(without) => without(case).is_some(),
+    });
+    let mut names = forbidden.map(|difference| difference.name);
+    names.find(|name| !is_refused(case, name))
 }
 
 /// The names of those that explain the difference of this case; `None` if none does.

@@ -7,7 +7,7 @@ use ldkjit_node::node::Node;
 
 use super::answering::{Hear, Turn};
 use super::clients::{Ours, Stock, Understood};
-use super::clients_differ::{plain_request, Asked, Heard, ASKED, HEARD, SAID};
+use super::clients_differ::{plain_request, took, Asked, Heard, ASKED, HEARD, SAID};
 use super::key;
 use super::mend::first;
 use super::table::{explain, shown, Tally, Unknown};
@@ -107,6 +107,10 @@ impl Talk {
         let (ours, stock) = (&heard.ours.understood, &heard.stock.understood);
         if is_menu(ours) || is_menu(stock) {
             self.same_menu = ours == stock;
+        }
+        if let Some(what) = took(&heard) {
+            let _ = write!(self.told, "\nours has taken: {what}\n");
+            return Err(self.unknown());
         }
         if heard.ours == heard.stock {
             self.tally.same += 1;

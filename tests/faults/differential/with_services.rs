@@ -9,8 +9,10 @@ use serde_json::Value;
 
 use super::asking::{Setting, Step};
 use super::key;
-use super::services::{Ours, Outcome, Stock};
-use super::services_differ::{Case, TABLE};
+use super::our_service::Ours;
+use super::services::Outcome;
+use super::services_differ::{took, Case, TABLE};
+use super::stock_service::Stock;
 use super::table::{explain, shown, Tally, Unknown};
 use crate::common::stock;
 
@@ -104,6 +106,10 @@ impl Talk {
             self.changes += u32::try_from(case.ours.posts.len()).unwrap();
             let together = case.ours.changed() == case.stock.changed();
             self.tally.messages += 1;
+            if let Some(what) = took(&case) {
+                let told = std::mem::take(&mut self.told);
+                return Err(Unknown(format!("{told}\nours has taken: {what}\n")));
+            }
             if case.ours.same(&case.stock) {
                 self.tally.same += 1;
             } else if let Some(found) = explain(TABLE, &mut case) {

@@ -97,9 +97,6 @@ async def test_J_61_S_40_S_43_a_client_that_refuses_the_channel(
     assert not any(each.public for each in openings)
 
 
-@pytest.mark.xfail(
-    reason="LDK 0.2.7 answers a refusal with lesser types of channel, and the LSP funds them"
-)
 async def test_J_58_a_client_that_refuses_gets_no_channel_without_an_alias(
     our_client: Client, payer: Payer
 ) -> None:

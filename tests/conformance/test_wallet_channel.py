@@ -53,7 +53,6 @@ async def test_J_59_the_delay_of_the_client_is_the_most_that_is_allowed(
     [
         pytest.param(True, JIT - {SCID_ALIAS}, CAPACITY_SAT, id="public"),
         pytest.param(True, JIT, CAPACITY_SAT, id="public with an alias"),
-        pytest.param(False, {STATIC_REMOTEKEY, ANCHORS}, CAPACITY_SAT, id="without an alias"),
         pytest.param(False, JIT, SIZE // 1_000 - 3_000, id="too small for the payment"),
     ],
 )
@@ -66,6 +65,15 @@ async def test_J_58_J_60_a_channel_that_was_not_bought_is_refused(
     bad = await offer(lsp, capacity_sat, public=public, kind=kind)
     assert await answer(lsp, bad) is None
     assert await answer(lsp, await offer(lsp, CAPACITY_SAT))
+
+
+async def test_J_58_a_channel_without_an_alias_is_taken(fake: FakeLsp, wallet: Wallet) -> None:
+    """The LSP's fault: ldk-node's never asks for one, and whoever refuses it refuses them all."""
+    lsp = await fake.arrival()
+    await wallet.receive(SIZE)
+    taken = await answer(lsp, await offer(lsp, CAPACITY_SAT, kind={STATIC_REMOTEKEY, ANCHORS}))
+    assert taken
+    assert (taken.kind, taken.minimum_depth) == ({STATIC_REMOTEKEY, ANCHORS}, 0)
 
 
 async def test_J_60_S_43_without_a_sale_no_channel_is_taken(fake: FakeLsp, wallet: Wallet) -> None:

@@ -104,7 +104,6 @@ async fn a_real_bitcoind() {
     let closings = Closings::load(Arc::new(journal), &boot.live, false).unwrap();
     let caster = Arc::new(Broadcaster::new(
         Arc::new(move |tx| seen.broadcasted(tx)),
-        Arc::new(|_| false),
         Arc::new(closings),
         log.clone(),
     ));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Amount, OutPoint, Transaction};
 use ldkjit_core::ids::ChannelId;
+use ldkjit_node::chain::SendOutcome;
 use ldkjit_node::node::Node;
 use ldkjit_node::overdue::OVERDUE_BLOCKS;
 use ldkjit_node::payments::PaymentStatus;
@@ -416,4 +417,82 @@ async fn an_lsp_that_spends_its_funding_twice() {
     let onchain = &wallet.balances()["onchain"];
     assert_eq!(onchain["confirmed_sat"], 0);
     sold.stop().await;
+}
+
+/// The payment whose coin a sale was funded with leaves the chain for another one: the funding can never be, and is
+/// forgotten once its channel is closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_funding_whose_coin_was_spent_twice_is_forgotten() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let [lsp, payer, wallet] = world.sale(json!({}), None, None).await;
+    let all = [&lsp, &payer, &wallet];
+    world.mine(6, &all).await;
+    let coins = coins_sat(&lsp);
+    let purse = &payer.parts.wallet;
+    let address = lsp.parts.wallet.new_address().unwrap();
+    let value = Amount::from_sat(300_000);
+    let deposit = purse
+        .send(&address.script_pubkey(), Some(value.to_sat()), 1_000)
+        .unwrap();
+    let place = deposit.output.iter().position(|o| o.value == value);
+    let home = purse.new_address().unwrap().script_pubkey();
+    let (theft, _) = purse
+        .replace_output(&deposit, place.unwrap(), home, value)
+        .unwrap();
+    world.mine_exactly(&[serialize_hex(&deposit)]).await;
+    world.in_step(&all).await;
+    assert_eq!(coins_sat(&lsp), coins + value.to_sat());
+
+    let bought = jit_invoice(&wallet, Some(SIZE)).await;
+    let paid = pay(&payer, &bought.bolt11).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+    event(&wallet, "payment_received").await;
+    let sold = with(&lsp, &wallet).remove(0);
+    let funding = lsp.parts.wallet.funding(sold.user_channel_id).unwrap();
+    assert_eq!(funding.input.len(), 1);
+    assert_eq!(
+        funding.input[0].previous_output.txid,
+        deposit.compute_txid()
+    );
+    world.in_mempool(&funding.compute_txid().to_string()).await;
+
+    let tip = world.chain.best_block().await.unwrap().height;
+    let gone = world.chain.block_hash(tip).await.unwrap().to_string();
+    world
+        .chain
+        .call("invalidateblock", json!([gone]))
+        .await
+        .unwrap();
+    world.mine_exactly(&[serialize_hex(&theft)]).await;
+    world.mine_exactly(&[]).await;
+    world.in_step(&all).await;
+    let conflict = |node: &Node| {
+        let pending = node.parts.broadcaster.pending();
+        let outcome = pending
+            .iter()
+            .find(|(txid, _)| *txid == funding.compute_txid());
+        outcome.is_some_and(|(_, last)| matches!(last, Some(SendOutcome::Conflict(_))))
+    };
+    until("the funding is refused", || conflict(&lsp)).await;
+    // As long as the channel lives, so does its funding: a miner may take the deposit after all.
+    world.mine(14, &all).await;
+    assert_eq!(lsp.parts.wallet.locked().len(), 1);
+
+    let channel = ChannelId(sold.channel_id.0);
+    wallet.close_channel(&channel, true, None).await.unwrap();
+    event(&lsp, "channel_closed").await;
+    world.mine(1, &all).await;
+    until("its coins are free", || {
+        lsp.parts.wallet.locked().is_empty()
+    })
+    .await;
+    let onchain = lsp.balances()["onchain"].clone();
+    assert_eq!(onchain["confirmed_sat"], coins);
+    let unconfirmed = ["unconfirmed_sat", "untrusted_sat", "locked_sat"];
+    for each in unconfirmed {
+        assert_eq!(onchain[each], 0, "{each}: {onchain}");
+    }
+    finish(all).await;
 }

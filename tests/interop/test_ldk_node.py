@@ -78,13 +78,6 @@ BUDGET, STEP = 200, 8
 MOST_FEES_SAT, ANCHOR_SAT = 30_000, 330
 
 
-# Remove it when ``test_a_channel_without_scid_alias_is_taken`` passes; with that check out of the
-# extension, all that bear it passed.
-REFUSED_BY_US = pytest.mark.xfail(
-    run=False, reason="our wallet refuses every channel of ldk-node's LSP: it has no scid alias"
-)
-
-
 @pytest.fixture(scope="session")
 def ldk_node_program() -> Path:
     """The ldk-node peer. These tests are asked for by name: without it they fail."""
@@ -447,7 +440,6 @@ async def funding_txid(wallet: Node) -> str:
     return str((await only_channel(wallet)).funding_txid)
 
 
-@REFUSED_BY_US
 @TRUST
 @pytest.mark.parametrize("fixed", [True, False], ids=["fixed", "variable"])
 async def test_our_wallet_buys_from_them(stage: LdkStage, trust: TrustModel, fixed: bool) -> None:
@@ -478,26 +470,6 @@ async def test_our_wallet_buys_from_them(stage: LdkStage, trust: TrustModel, fix
     assert (received.amount, received.opening_fee) == (sat(1_000), 0)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="client/mod.rs refuses what J-58 forbids the LSP, and with it every LSP of ldk-node's",
-)
-async def test_a_channel_without_scid_alias_is_taken(stage: LdkStage) -> None:
-    """ldk-node never asks for one, private channel or not: whoever refuses it refuses them all."""
-    market = await market_of(stage)
-    invoice = await market.wallet.receive(sat(500_000))
-    paying = asyncio.create_task(market.payer.pay(invoice.bolt11, timeout=60))
-    try:
-        ended = await market.lsp.event(
-            *("channel_closed", "payment_forwarded"), after=len(market.lsp.events)
-        )
-        assert ended["kind"] == "payment_forwarded"
-        assert (await paying).amount == sat(500_000)
-    finally:
-        paying.cancel()
-
-
 async def test_an_lsp_of_theirs_that_wants_trust_is_not_bought_from(stage: LdkStage) -> None:
     lsp = await stage.their_lsp(client_trusts_lsp=True)
     wallet = await stage.our_wallet(lsp)
@@ -516,7 +488,6 @@ async def test_their_lsp_asks_for_a_token(stage: LdkStage) -> None:
     assert caught.value.lsp_code == 200
 
 
-@REFUSED_BY_US
 async def test_D_1_two_parts_when_the_lsp_trusts_our_wallet(stage: LdkStage) -> None:
     """Its order is never over; our wallet is paid, and its channel is an ordinary one."""
     market = await market_of(stage, LTC, TWO)
@@ -542,7 +513,6 @@ async def skimmed(lsp: LdkNode) -> list[int]:
     return [len([fee for fee in fees if fee]), sum(fee or 0 for fee in fees)]
 
 
-@REFUSED_BY_US
 async def test_D_1_two_parts_when_our_wallet_trusts_the_lsp(stage: LdkStage) -> None:
     """The preimage is out and the funding never is: our wallet says so as long as it is true."""
     market = await market_of(stage, CTL, TWO)
@@ -601,7 +571,6 @@ async def buys_again(market: Market, amount: Msat) -> None:
     await spent_is(market.payer, before, amount)
 
 
-@REFUSED_BY_US
 async def test_D_2_a_payment_that_comes_over_another_channel(stage: LdkStage) -> None:
     """Its fee is kept back on a channel that it is not for; our wallet takes it all the same."""
     # Twice what is to be forwarded: the first channel has room for the second payment.
@@ -626,7 +595,6 @@ async def test_D_2_a_payment_that_comes_over_another_channel(stage: LdkStage) ->
     await comes_to(gained, amount - fee, "msat that came over the first channel")
 
 
-@REFUSED_BY_US
 async def test_D_6_a_wrong_amount_ends_a_sale_of_theirs(stage: LdkStage) -> None:
     market = await market_of(stage)
     invoice = await market.wallet.receive(None)
@@ -643,7 +611,6 @@ async def test_D_6_a_wrong_amount_ends_a_sale_of_theirs(stage: LdkStage) -> None
     await buys_again(market, sat(300_000))
 
 
-@REFUSED_BY_US
 async def test_D_8_complaint_2_our_wallet_sleeps_when_a_sale_of_theirs_is_paid(
     stage: LdkStage,
 ) -> None:
@@ -666,7 +633,6 @@ async def test_D_8_complaint_2_our_wallet_sleeps_when_a_sale_of_theirs_is_paid(
     await buys_again(market, sat(310_000))
 
 
-@REFUSED_BY_US
 async def test_complaint_4_a_channel_of_theirs_that_is_too_small(stage: LdkStage) -> None:
     """Without overprovision nothing is left for the reserve: the payment does not fit."""
     market = await market_of(stage, channel_over_provisioning_ppm=0)
@@ -691,7 +657,6 @@ async def test_D_11_the_eleventh_order_at_once(stage: LdkStage) -> None:
     assert len(await wallet.client_orders()) == 10
 
 
-@REFUSED_BY_US
 @RESTARTS
 async def test_a_restart_while_our_wallet_waits_for_a_confirmation(
     stage: LdkStage, restarts: str

@@ -110,12 +110,7 @@ async fn collect(
     let parts = Parts {
         keys: Arc::new(Keys::new(seed, wallet.clone())?),
         fees: Arc::new(Fees::new(FeeConfig::default())),
-        broadcaster: Arc::new(Broadcaster::new(
-            Arc::new(|_| {}),
-            Arc::new(|_| false),
-            closings,
-            log.clone(),
-        )),
+        broadcaster: Arc::new(Broadcaster::new(Arc::new(|_| {}), closings, log.clone())),
         journal,
         wallet,
         log,

@@ -30,16 +30,12 @@ const MANY: usize = 10_000;
 /// Told of every transaction that a mempool took for the first time.
 pub type Accepted = Arc<dyn Fn(&Transaction) + Send + Sync>;
 
-/// Asked about a transaction whose inputs have been missing or spent for long: whether it is to be forgotten.
-pub type Hopeless = Arc<dyn Fn(&Transaction) -> bool + Send + Sync>;
-
 /// LDK's broadcaster and ours.
 pub struct Broadcaster {
     pending: Mutex<HashMap<Txid, Pending>>,
     wake: Notify,
     height: AtomicU32,
     accepted: Accepted,
-    hopeless: Hopeless,
     closings: Arc<Closings>,
     log: Arc<Log>,
 }
@@ -58,18 +54,12 @@ struct Pending {
 
 impl Broadcaster {
     /// Sends nothing until [`Broadcaster::run`].
-    pub fn new(
-        accepted: Accepted,
-        hopeless: Hopeless,
-        closings: Arc<Closings>,
-        log: Arc<Log>,
-    ) -> Self {
+    pub fn new(accepted: Accepted, closings: Arc<Closings>, log: Arc<Log>) -> Self {
         Self {
             pending: Mutex::new(HashMap::new()),
             wake: Notify::new(),
             height: AtomicU32::new(0),
             accepted,
-            hopeless,
             closings,
             log,
         }
@@ -136,25 +126,29 @@ impl Broadcaster {
             entry.due = now;
             true
         });
-        self.forget_hopeless(height);
         self.wake.notify_one();
     }
 
-    fn forget_hopeless(&self, height: u32) {
+    /// What spends inputs that have been missing, or spent by others, for long.
+    pub fn hopeless(&self) -> Vec<Transaction> {
+        let height = self.height.load(Ordering::Relaxed);
         let long = |since: u32| height.saturating_sub(since) >= HOPELESS_BLOCKS;
-        let asked: Vec<_> = lock(&self.pending)
-            .iter()
-            .filter(|(_, entry)| entry.conflict_since.is_some_and(long))
-            .filter_map(|(key, entry)| Some((*key, entry.txs.last()?.clone())))
-            .collect();
-        for (key, tx) in asked {
-            if (self.hopeless)(&tx) {
-                self.log.info(
-                    TARGET,
-                    format_args!("{key} is given up: what it spends is gone"),
-                );
-                lock(&self.pending).remove(&key);
-            }
+        let pending = lock(&self.pending);
+        let hopeless = pending
+            .values()
+            .filter(|entry| entry.conflict_since.is_some_and(long));
+        hopeless
+            .filter_map(|entry| entry.txs.last().cloned())
+            .collect()
+    }
+
+    /// Sends a transaction no more: what it spends is gone.
+    pub fn give_up(&self, txid: &Txid) {
+        if lock(&self.pending).remove(txid).is_some() {
+            self.log.info(
+                TARGET,
+                format_args!("{txid} is given up: what it spends is gone"),
+            );
         }
     }
 
@@ -423,9 +417,7 @@ mod tests {
         let accepted = Arc::new(Mutex::new(Vec::new()));
         let seen = accepted.clone();
         let told: Accepted = Arc::new(move |tx| lock(&seen).push(tx.compute_txid()));
-        // Those that are locked until then are kept.
-        let hopeless: Hopeless = Arc::new(|tx| tx.lock_time == absolute::LockTime::ZERO);
-        let caster = Broadcaster::new(told, hopeless, closings(), Log::silent());
+        let caster = Broadcaster::new(told, closings(), Log::silent());
         let caster = Arc::new(caster);
         let source = Arc::new(Source {
             answers: Mutex::new(answers),
@@ -523,22 +515,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_can_never_be_is_forgotten_if_it_may_be() {
+    async fn what_can_never_be_is_hopeless_after_long_and_is_given_up() {
         let gone = || Ok(SendOutcome::Conflict("missingorspent".into()));
         let answers = std::iter::repeat_with(gone).take(40).collect();
         let (caster, _, _) = start(answers);
         caster.new_block(100);
-        let mut kept = tx(1, Txid::from_byte_array([9; 32]));
-        kept.lock_time = absolute::LockTime::from_consensus(1);
-        caster.broadcast(vec![kept.clone()]).await;
-        caster.broadcast(vec![tx(2, Txid::all_zeros())]).await;
+        let tx = tx(1, Txid::all_zeros());
+        caster.broadcast(vec![tx.clone()]).await;
         caster.new_block(99 + HOPELESS_BLOCKS);
         settle().await;
-        assert_eq!(caster.pending().len(), 2);
+        assert_eq!(caster.hopeless(), []);
         caster.new_block(100 + HOPELESS_BLOCKS);
-        settle().await;
-        let left: Vec<_> = caster.pending().into_iter().map(|(txid, _)| txid).collect();
-        assert_eq!(left, [kept.compute_txid()]);
+        assert_eq!(caster.hopeless(), vec![tx.clone()]);
+        assert_eq!(caster.pending().len(), 1, "until it is said so");
+        caster.give_up(&tx.compute_txid());
+        assert!(caster.pending().is_empty());
     }
 
     #[tokio::test]
@@ -556,12 +547,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_unsent_is_dropped() {
-        let caster = Broadcaster::new(
-            Arc::new(|_| {}),
-            Arc::new(|_| true),
-            closings(),
-            Log::silent(),
-        );
+        let caster = Broadcaster::new(Arc::new(|_| {}), closings(), Log::silent());
         for n in 0..MANY + 5 {
             let mut tx = tx(0, Txid::all_zeros());
             tx.lock_time = absolute::LockTime::from_consensus(n as u32);

@@ -261,6 +261,7 @@ async fn on_block(node: &Arc<Node>) {
         node.client.on_block(node);
         node.overdue.on_block(node);
         node.closings.on_block(node.height());
+        node.forget_hopeless();
     }
     node.acted_on.send_replace(node.height());
     for received in node.parts.wallet.take_received() {

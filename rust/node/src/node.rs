@@ -280,12 +280,11 @@ impl Node {
         )?;
         let wallet = Arc::new(wallet);
         let keys = Arc::new(Keys::new(seed, wallet.clone())?);
-        let (spender, forgetter) = (wallet.clone(), wallet.clone());
+        let spender = wallet.clone();
         let closings = Closings::load(journal.clone(), &boot.live, marker.is_some())?;
         let closings = Arc::new(closings);
         let broadcaster = Arc::new(Broadcaster::new(
             Arc::new(move |tx| spender.broadcasted(tx)),
-            Arc::new(move |tx| forgetter.forget(tx)),
             closings.clone(),
             log.clone(),
         ));
@@ -660,13 +659,32 @@ impl Node {
         }
     }
 
+    /// Forgets transactions that can never be, and gives the coins in them back. A funding is kept while its channel or
+    /// its order lives.
+    pub(crate) fn forget_hopeless(&self) {
+        for tx in self.parts.broadcaster.hopeless() {
+            let txid = tx.compute_txid();
+            let open = self.parts.wallet.funded_by(&txid);
+            let order = |open| self.lsp.as_ref().is_some_and(|lsp| lsp.holds_coins(open));
+            let live = open.is_some_and(order)
+                || self
+                    .cm
+                    .list_channels()
+                    .iter()
+                    .any(|c| c.funding_txo.is_some_and(|at| at.txid == txid));
+            if !live && self.parts.wallet.forget(&tx) {
+                self.parts.broadcaster.give_up(&txid);
+                if let Some(open) = open {
+                    self.parts.wallet.unlock(open);
+                }
+            }
+        }
+    }
+
     /// Gives back the coins of a funding transaction that LDK will never use.
     pub(crate) fn discard_funding(&self, txid: Txid) {
-        for open in self.parts.wallet.locked() {
-            let funding = self.parts.wallet.funding(open);
-            if funding.is_some_and(|tx| tx.compute_txid() == txid) {
-                self.parts.wallet.unlock(open);
-            }
+        if let Some(open) = self.parts.wallet.funded_by(&txid) {
+            self.parts.wallet.unlock(open);
         }
     }
 

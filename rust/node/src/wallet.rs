@@ -86,6 +86,12 @@ struct Lock {
     tx: Option<String>,
 }
 
+impl Lock {
+    fn funding(&self) -> Option<Transaction> {
+        deserialize_hex(self.tx.as_ref()?).ok()
+    }
+}
+
 struct Draft {
     psbt: Psbt,
     dummy: ScriptBuf,
@@ -470,9 +476,18 @@ impl Wallet {
 
     /// The signed funding transaction of an open, after a restart too.
     pub fn funding(&self, open: u128) -> Option<Transaction> {
+        self.state().locks.get(&open)?.funding()
+    }
+
+    /// The open whose signed funding transaction this is, while its coins are locked.
+    pub fn funded_by(&self, txid: &Txid) -> Option<u128> {
         let state = self.state();
-        let hex = state.locks.get(&open)?.tx.as_ref()?;
-        deserialize_hex(hex).ok()
+        let funded = |lock: &&Lock| {
+            let tx = lock.funding();
+            tx.is_some_and(|tx| tx.compute_txid() == *txid)
+        };
+        let mut locks = state.locks.iter();
+        locks.find(|(_, lock)| funded(lock)).map(|(open, _)| *open)
     }
 
     /// What the signed funding transaction of an open costs, sat.
@@ -547,25 +562,18 @@ impl Wallet {
         self.persist_quietly(&mut state);
     }
 
-    /// What it spends is gone for good, if some of that was not the wallet's: the wallet's own coins in it are free again.
-    /// False if it is kept, as a transaction of own coins alone is. One that comes to be all the same is found in its block.
+    /// What it spends has been gone for long. It is forgotten, and the wallet's own coins in it are free again, if that
+    /// cannot come back by this wallet's doing: some of it was never the wallet's, or hangs on an unconfirmed transaction
+    /// of others. False if it is kept. One that comes to be all the same is found in its block.
     pub fn forget(&self, tx: &Transaction) -> bool {
         let mut state = self.state();
         let txid = tx.compute_txid();
-        let own = |at: &OutPoint| {
-            let coin = state.bdk.tx_graph().get_txout(*at);
-            coin.is_some_and(|coin| state.bdk.is_mine(coin.script_pubkey.clone()))
-        };
-        let (mine, others): (Vec<_>, Vec<_>) = tx
-            .input
-            .iter()
-            .map(|input| input.previous_output)
-            .partition(own);
-        if others.is_empty() || confirmed_at(&state.bdk, &txid).is_some() {
+        if confirmed_at(&state.bdk, &txid).is_some() || !state.hangs_on_others(tx) {
             return false;
         }
         state.bdk.apply_evicted_txs([(txid, seconds())]);
-        for coin in mine {
+        for input in &tx.input {
+            let coin = input.previous_output;
             if state.bumps.remove(&coin).is_some() {
                 self.journal.delete(BUMPS, coin.to_string());
             }
@@ -655,10 +663,7 @@ impl Wallet {
             .locks
             .iter()
             .filter(|(_, lock)| {
-                let tx = lock
-                    .tx
-                    .as_ref()
-                    .and_then(|hex| deserialize_hex::<Transaction>(hex).ok());
+                let tx = lock.funding();
                 let at = tx.and_then(|tx| confirmed_at(&state.bdk, &tx.compute_txid()));
                 at.is_some_and(|at| height.saturating_sub(at) >= LOCK_DEPTH)
             })
@@ -725,6 +730,26 @@ impl State {
             .values()
             .flat_map(|lock| lock.inputs.iter().copied())
             .collect()
+    }
+
+    /// Whether it spends, or an unconfirmed ancestor of its coins does, what never was this wallet's.
+    fn hangs_on_others(&self, tx: &Transaction) -> bool {
+        let graph = self.bdk.tx_graph();
+        let (mut seen, mut todo) = (HashSet::new(), vec![tx.clone()]);
+        while let Some(tx) = todo.pop() {
+            for at in tx.input.iter().map(|input| input.previous_output) {
+                let coin = graph.get_txout(at);
+                if !coin.is_some_and(|coin| self.bdk.is_mine(coin.script_pubkey.clone())) {
+                    return true;
+                }
+                let parent = graph.get_tx(at.txid);
+                let unconfirmed = confirmed_at(&self.bdk, &at.txid).is_none();
+                if let Some(parent) = parent.filter(|_| unconfirmed && seen.insert(at.txid)) {
+                    todo.push(parent.as_ref().clone());
+                }
+            }
+        }
+        false
     }
 
     /// Coins that are spoken for: locked for an open, or spent on a fee bump.
@@ -1384,6 +1409,39 @@ mod tests {
         assert!(!net.wallet.forget(&child));
         let own = net.wallet.send(&elsewhere(), None, 1_000).unwrap();
         assert!(!net.wallet.forget(&own), "its own coins alone");
+    }
+
+    #[test]
+    fn a_funding_whose_coin_no_chain_has_any_more_is_forgotten() {
+        let mut net = Net::new();
+        let before = net.mine(vec![]);
+        let pay = net.pay(1_000_000);
+        net.mine(vec![pay]);
+        let funding = net.wallet.fund(1, &elsewhere(), 500_000, 1_000).unwrap();
+        net.wallet.broadcasted(&funding);
+        assert_eq!(net.wallet.funded_by(&funding.compute_txid()), Some(1));
+        // While the coin is there, what is missing may be missing for other reasons.
+        assert!(!net.wallet.forget(&funding));
+        // What spends its change hangs on the same coin.
+        let second = net.wallet.fund(2, &elsewhere(), 400_000, 1_000).unwrap();
+        net.wallet.broadcasted(&second);
+
+        net.wallet.blocks_disconnected(before);
+        net.mine_on(before, vec![]);
+        assert!(net.wallet.forget(&second) && net.wallet.forget(&funding));
+        net.wallet.unlock(1);
+        net.wallet.unlock(2);
+        for late in [false, true] {
+            let after = net.wallet.balances();
+            let all = (
+                after.confirmed_sat,
+                after.unconfirmed_sat,
+                after.untrusted_sat,
+            );
+            assert_eq!(all, (0, 0, 0), "neither coin is in a block ({late})");
+            net.restart(true);
+        }
+        assert!(net.wallet.locked().is_empty() && net.wallet.unconfirmed().is_empty());
     }
 
     #[test]

@@ -187,18 +187,20 @@ impl Client {
         };
         let log = &node.parts.log;
         if let Some(mut order) = order {
-            if announced || !channel_type.supports_scid_privacy() {
+            if announced {
                 log.warn(
                     "client",
-                    format_args!("{peer} offers a JIT channel that is public or without scid alias: refused (J-58)"),
+                    format_args!("{peer} offers a JIT channel that is public: refused (J-58)"),
                 );
-                refuse(
-                    node,
-                    temporary,
-                    peer,
-                    "a JIT channel must be private with option_scid_alias",
-                );
+                refuse(node, temporary, peer, "a JIT channel must be private");
                 return;
+            }
+            // The LSP's fault, but it costs nobody money: our invoices name the alias of its channel_ready.
+            if !channel_type.supports_scid_privacy() {
+                log.warn(
+                    "client",
+                    format_args!("{peer} opens a JIT channel without option_scid_alias (J-58)"),
+                );
             }
             #[cfg(feature = "faults")]
             if offer_fault(node, peer, order.payment_hash) {

@@ -30,6 +30,9 @@ struct Watch {
     inputs: Vec<OutPoint>,
     /// The height at which the preimage was released.
     since: u32,
+    /// Whether it was warned of since the start.
+    #[serde(skip)]
+    warned: bool,
 }
 
 /// Every funding transaction that is watched.
@@ -56,6 +59,7 @@ impl Watches {
                 funding,
                 inputs: Vec::new(),
                 since: node.height(),
+                warned: false,
             },
         );
     }
@@ -72,6 +76,13 @@ impl Watches {
     fn drop(&self, node: &Node, channel: &ChannelId) {
         lock(&self.0).remove(channel);
         node.parts.journal.delete(KIND, channel.to_string());
+    }
+
+    /// Once is enough: there is a look with every block.
+    fn note_warned(&self, channel: &ChannelId) {
+        if let Some(watch) = lock(&self.0).get_mut(channel) {
+            watch.warned = true;
+        }
     }
 
     fn all(&self) -> Vec<Watch> {
@@ -149,7 +160,8 @@ async fn look_at(node: &Node, mut watch: Watch, block: Option<&Block>) -> Result
             conflicting_txid: conflict.to_string(),
         });
         node.client.watches.drop(node, &watch.channel);
-    } else if node.height().saturating_sub(watch.since) >= OVERDUE {
+    } else if !watch.warned && node.height().saturating_sub(watch.since) >= OVERDUE {
+        node.client.watches.note_warned(&watch.channel);
         node.parts.log.warn(
             "client",
             format_args!(

@@ -10,6 +10,7 @@ use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{ChannelTerms, Effect, Input, OpenFailure};
 use ldkjit_core::reason::FailCode;
 use ldkjit_core::time::Millis;
+use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::channelmanager::InterceptId;
 use lightning::util::config::UserConfig;
 
@@ -187,6 +188,13 @@ fn lacks_features(node: &Node, client: &PublicKey) -> bool {
     peer.is_some_and(|peer| {
         let offered = peer.init_features;
         !offered.supports_scid_privacy() || !offered.supports_anchors_zero_fee_htlc_tx()
+    })
+}
+
+/// Whether a channel has come down to a type without them: LDK offers ever lesser types to a client that refuses.
+pub(super) fn is_lesser(channel: &ChannelDetails) -> bool {
+    !channel.channel_type.as_ref().is_some_and(|kind| {
+        kind.supports_scid_privacy() && kind.supports_anchors_zero_fee_htlc_tx()
     })
 }
 

@@ -13,6 +13,7 @@ use lightning::events::ClosureReason;
 use lightning::ln::channelmanager::InterceptId;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::act::is_lesser;
 use super::{order_of, stamp, Service, State};
 use crate::convert;
 use crate::log::now_ms;
@@ -301,7 +302,16 @@ impl Service {
         }
         // LDK would give the funding to nobody, and not learn of a disconnect that lies behind it.
         let connected = node.is_connected(&client);
-        let funded = if connected {
+        let lesser = node.cm.list_channels_with_counterparty(&client);
+        let lesser = lesser
+            .iter()
+            .any(|c| c.user_channel_id == open.0 && is_lesser(c));
+        let funded = if lesser {
+            // LDK offers ever lesser types to whoever refuses, until one is accepted.
+            Err(crate::error::NodeError::peer(
+                "the client took only a channel without scid alias or anchors",
+            ))
+        } else if connected {
             let wallet = &node.parts.wallet;
             wallet
                 .fund_locked(open.0, &script, value_sat)
@@ -319,7 +329,9 @@ impl Service {
             let _ = node
                 .cm
                 .force_close_broadcasting_latest_txn(&temporary, &client, why);
-            let why = if connected {
+            let why = if lesser {
+                OpenFailure::ClientUnable
+            } else if connected {
                 OpenFailure::Other
             } else {
                 OpenFailure::Disconnected

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitcoin::block::Header;
-use bitcoin::{Block, BlockHash, Network};
+use bitcoin::{Block, BlockHash, Network, Transaction};
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
 use lightning::events::bump_transaction::BumpTransactionEvent;
@@ -292,28 +292,30 @@ async fn watch_monitors(node: Arc<Node>) {
                 async move {
                     let [before, after] = crash::around_event(&event);
                     crash::point(before);
-                    let handled =
-                        match event {
-                            Event::SpendableOutputs {
-                                outputs,
-                                channel_id,
-                            } => {
-                                let outputs = node.not_found_before(outputs);
-                                node.sweeper
-                                    .track_spendable_outputs(outputs, channel_id, true, None)
-                                    .await
-                                    .map_err(|()| ReplayEvent())
-                            }
-                            // Its commitment transaction would not go out: no coins are set aside for it.
-                            Event::BumpTransaction(BumpTransactionEvent::ChannelClose {
-                                ..
-                            }) if node.recovery.is_some() => Ok(()),
-                            Event::BumpTransaction(bump) => {
-                                bumper.handle_event(&bump).await;
-                                Ok(())
-                            }
-                            _ => Ok(()),
-                        };
+                    let handled = match event {
+                        Event::SpendableOutputs {
+                            outputs,
+                            channel_id,
+                        } => {
+                            let outputs = node.not_found_before(outputs);
+                            node.sweeper
+                                .track_spendable_outputs(outputs, channel_id, true, None)
+                                .await
+                                .map_err(|()| ReplayEvent())
+                        }
+                        // Its commitment transaction would not go out: no coins are set aside for it.
+                        Event::BumpTransaction(BumpTransactionEvent::ChannelClose {
+                            commitment_tx,
+                            ..
+                        }) if node.recovery.is_some() || spends_forgotten(node, &commitment_tx) => {
+                            Ok(())
+                        }
+                        Event::BumpTransaction(bump) => {
+                            bumper.handle_event(&bump).await;
+                            Ok(())
+                        }
+                        _ => Ok(()),
+                    };
                     crash::point(after);
                     handled
                 }
@@ -332,6 +334,12 @@ async fn watch_monitors(node: Arc<Node>) {
             () = tokio::time::sleep(PEER_TICK) => {}
         }
     }
+}
+
+/// Whether a commitment transaction spends a funding that can never be. LDK goes on to try.
+fn spends_forgotten(node: &Node, commitment: &Transaction) -> bool {
+    let mut spent = commitment.input.iter().map(|i| i.previous_output.txid);
+    spent.any(|txid| node.parts.wallet.has_forgotten(&txid))
 }
 
 /// LSPS messages, and who comes and goes.

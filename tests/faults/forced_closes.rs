@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::common::chain::{Blocks, ANCHOR};
 use crate::common::{
-    coins_sat, count, event, events, finish, id, jit_invoice, order_state, outcome, room, until,
-    with, World,
+    coins_sat, count, event, events, finish, id, jit_invoice, ledger, order_state, outcome, room,
+    until, with, World,
 };
 
 const SIZE: u64 = 100_000_000;
@@ -179,6 +179,17 @@ async fn is_resolved(htlc: Htlc, closer: Closer) {
     let funding = channel.funding_txo.unwrap().into_bitcoin_outpoint();
     let order = ChannelId(channel.channel_id.0);
     by.close_channel(&order, true, None).await.unwrap();
+    if htlc == Htlc::Held {
+        // To take it on the chain may cost more than its fee earns, and the channel besides.
+        event(lsp, "channel_closed").await;
+        until("it is given up", || {
+            order_state(lsp) == "sold" && lsp.parts.wallet.locked().is_empty()
+        })
+        .await;
+        let refused = ledger(lsp, "part_refused").await;
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert_eq!(refused[0]["reason"], "payer_gone");
+    }
 
     let living: Vec<&Arc<Node>> = match htlc {
         Htlc::Held => vec![lsp, payer],

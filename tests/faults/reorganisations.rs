@@ -1,5 +1,6 @@
 //! Blocks that go, transactions that are forgotten, and an LSP that spends its funding twice.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ struct Sold {
     payer: Arc<Node>,
     wallet: Arc<Node>,
     service: Value,
+    buyer: Value,
     funding: OutPoint,
     /// The LSP's coins before, sat, and the height.
     coins: u64,
@@ -41,7 +43,8 @@ impl Sold {
         let service = on_disk(service("lsp_trusts_client", json!({})));
         let lsp = world.node("lsp", service.clone(), None).await;
         let payer = world.node("payer", json!({}), None).await;
-        let wallet = world.node("wallet", buys_from(&lsp, json!({})), None).await;
+        let buyer = on_disk(buys_from(&lsp, json!({})));
+        let wallet = world.node("wallet", buyer.clone(), None).await;
         world.fund(&[&lsp, &payer]).await;
         world.channel(&payer, &lsp, PAYER_SAT).await;
         world.mine(6, &[&lsp, &payer, &wallet]).await;
@@ -65,6 +68,7 @@ impl Sold {
             payer,
             wallet,
             service,
+            buyer,
             funding: funding.into_bitcoin_outpoint(),
             coins,
             height,
@@ -340,6 +344,60 @@ async fn a_restart_between_an_agreed_close_and_its_confirmation() {
     assert!(closed.output.iter().any(|o| o.value == net), "{closed:?}");
     sold.lsp.stop().await.unwrap();
     sold.payer.stop().await.unwrap();
+}
+
+/// Both agreed to close, and one of them lost power before that was durable: it has the channel again, the other has not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agreed_close_that_one_side_has_lost() {
+    let Some(mut sold) = Sold::set().await else {
+        return;
+    };
+    sold.world.mine(1, &sold.all()).await;
+    let channel = ChannelId(with(&sold.wallet, &sold.lsp)[0].channel_id.0);
+    sold.wallet.stop().await.unwrap();
+    let folder = sold.wallet.config.data_dir.clone();
+    let before = folder.with_extension("before");
+    copy(&folder, &before);
+    sold.wallet = sold.world.node("wallet", sold.buyer.clone(), None).await;
+    until("both can use it", || {
+        with(&sold.wallet, &sold.lsp)[0].is_usable && with(&sold.lsp, &sold.wallet)[0].is_usable
+    })
+    .await;
+    sold.wallet
+        .close_channel(&channel, false, None)
+        .await
+        .unwrap();
+    event(&sold.lsp, "channel_closed").await;
+    let closing = spender(&sold).await;
+    sold.wallet.stop().await.unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    copy(&before, &folder);
+
+    sold.wallet = sold.world.node("wallet", sold.buyer.clone(), None).await;
+    assert_eq!(with(&sold.wallet, &sold.lsp).len(), 1, "it is lost");
+    // The LSP knows no such channel.
+    event(&sold.wallet, "channel_closed").await;
+    until("what would force it is given up", || {
+        sold.wallet.parts.broadcaster.pending().is_empty()
+            && sold.wallet.closings.agreed(&sold.funding)
+    })
+    .await;
+    assert_eq!(spender(&sold).await, closing);
+    sold.world.mine_home(&[&sold.lsp, &sold.wallet]).await;
+    let blocks = sold.world.blocks().await;
+    let closed = blocks.spender(sold.funding).unwrap();
+    assert_eq!(closed.compute_txid().to_string(), closing);
+    sold.world.have(&[&sold.wallet], (SIZE - FEE) / 1_000).await;
+    sold.stop().await;
+}
+
+/// A node's folder.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
 }
 
 /// Blocks come, and none has it: told once a day, and the channel stays.

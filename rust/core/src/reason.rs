@@ -136,6 +136,8 @@ reasons! {
     TooManyHeld, None, "too many payments are waiting";
     /// LDK let the part go by itself.
     PartGone, None, "no longer held";
+    /// The channel that the part came over was closed while the part was held.
+    PayerGone, None, "the payer's channel is closed";
     /// The client did not connect in time (J-83).
     ClientOffline, None, "client did not come online";
     /// The client refused the channel (J-61).

@@ -483,6 +483,29 @@ fn test_S_20_replaced_or_replayed_part_counts_once() {
 }
 
 #[test]
+fn a_part_whose_channel_is_closed_is_not_taken() {
+    let mut t = T::fixed();
+    t.connected = false;
+    t.part(1, SIZE / 2);
+    t.part(2, SIZE / 2);
+    assert_eq!(t.state(), State::Waking);
+    let stranded = Input::PartStranded { id: part_id(1) };
+    assert_eq!(
+        t.give(stranded.clone()),
+        vec![fail(1, TemporaryChannelFailure, Reason::PayerGone)]
+    );
+    assert_eq!(t.give(stranded), vec![], "once");
+    assert_eq!(t.state(), State::Collecting);
+    t.connected = true;
+    assert_eq!(t.give(Input::Connected), vec![], "half a payment");
+    // What is with the client already goes its way: LDK has given it.
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    t.opened(1);
+    assert_eq!(t.give(Input::PartStranded { id: part_id(1) }), vec![]);
+}
+
+#[test]
 fn test_S_21_payment_hashes_make_separate_sets() {
     let mut t = T::fixed();
     assert_eq!(t.part_of(1, 1, SIZE / 2), vec![]);

@@ -48,6 +48,8 @@ enum Act {
     FailPart(u8),
     /// LDK lets a held part go by itself.
     LetGo(u8),
+    /// The channel that a held part came over is closed.
+    Strand(u8),
     /// LDK will refuse the next forward.
     Refuse,
     /// The coins of the wallet come to an end, or come back.
@@ -794,6 +796,13 @@ impl World {
                     self.events.push_back(Input::PartGone { id });
                 }
             }
+            Act::Strand(n) => {
+                let count = self.held.len();
+                if count > 0 {
+                    let id = *self.held.keys().nth(usize::from(*n) % count).unwrap();
+                    self.give(Input::PartStranded { id });
+                }
+            }
             Act::Refuse => self.refuse = true,
             Act::Coins => self.dry = !self.dry,
             Act::Close => {
@@ -1028,6 +1037,7 @@ fn act() -> impl Strategy<Value = Act> {
         14 => any::<u8>().prop_map(Act::Claim),
         3 => any::<u8>().prop_map(Act::FailPart),
         1 => any::<u8>().prop_map(Act::LetGo),
+        1 => any::<u8>().prop_map(Act::Strand),
         1 => Just(Act::Refuse),
         1 => Just(Act::Coins),
         1 => Just(Act::Close),
@@ -1169,7 +1179,8 @@ fn act_of(which: u8, how: u8) -> Act {
         }),
         12 => Act::Claim(how),
         13 => Act::FailPart(how),
-        14 => Act::LetGo(how),
+        14 if how < 128 => Act::LetGo(how),
+        14 => Act::Strand(how),
         15 => Act::Refuse,
         16 if how < 128 => Act::Close,
         16 => Act::CloseOther,

@@ -1,7 +1,7 @@
 //! Sends transactions, and goes on until they are in a block.
 
 use crate::chain::{ChainSource, SendOutcome};
-use crate::closings::Closings;
+use crate::closings::{self, Closings};
 use crate::log::Log;
 use crate::sync::lock;
 use bitcoin::block::Header;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, Notify};
 
 const TARGET: &str = "ldkjit::broadcast";
+const AGREED: &str = "its channel was closed by agreement";
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 /// Also how often what a mempool took is sent again: it may have been dropped since.
 const LAST_DELAY: Duration = Duration::from_secs(600);
@@ -179,7 +180,39 @@ impl Broadcaster {
         Some((*key, entry.txs.clone()))
     }
 
+    /// Whether a commitment transaction is among these whose channel was closed by agreement. A crash may have come before
+    /// that was kept, and the other side has the channel no more: then the mempool tells.
+    async fn is_closed_by_agreement(
+        &self,
+        source: &dyn ChainSource,
+        txs: &[Transaction],
+    ) -> Result<bool, crate::chain::ChainError> {
+        let Some(funding) = txs.iter().find_map(closings::ended_by_force) else {
+            return Ok(false);
+        };
+        if !self.closings.agreed(&funding) {
+            if let Some(spender) = source.unconfirmed_spender(&funding).await? {
+                self.closings.allow(&[&spender]);
+            }
+        }
+        Ok(self.closings.agreed(&funding))
+    }
+
     async fn attempt(&self, source: &dyn ChainSource, key: Txid, txs: &[Transaction]) {
+        match self.is_closed_by_agreement(source, txs).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.log
+                    .info(TARGET, format_args!("{key} is not sent: {AGREED}"));
+                lock(&self.pending).remove(&key);
+                return;
+            }
+            Err(error) => {
+                self.log
+                    .warn(TARGET, format_args!("{key} cannot be sent now: {error}"));
+                return;
+            }
+        }
         crate::crash::point("broadcast:before");
         let sent = send(source, txs).await;
         crate::crash::point("broadcast:after");
@@ -323,7 +356,7 @@ impl BroadcasterInterface for Broadcaster {
             self.log.info(
                 TARGET,
                 format_args!(
-                    "a commitment transaction is not sent: its channel was closed by agreement, or it may be revoked"
+                    "a commitment transaction is not sent: {AGREED}, or it may be revoked"
                 ),
             );
             return;
@@ -384,6 +417,12 @@ mod tests {
         }
         fn send_package<'a>(&'a self, txs: &'a [Transaction]) -> ChainFuture<'a, SendOutcome> {
             self.answer(txs)
+        }
+        fn unconfirmed_spender<'a>(
+            &'a self,
+            _: &'a OutPoint,
+        ) -> ChainFuture<'a, Option<Transaction>> {
+            Box::pin(async { Ok(None) })
         }
     }
 

@@ -58,10 +58,9 @@ impl Closings {
     /// that ends the channel, so that both are in one commit.
     pub fn allow(&self, txs: &[&Transaction]) -> bool {
         for tx in txs {
-            let Some(funding) = spends_channel(tx) else {
+            let Some((funding, agreed)) = spends_channel(tx) else {
                 continue;
             };
-            let agreed = tx.lock_time.to_consensus_u32() >> 24 != COMMITMENT;
             let mut known = lock(&self.known);
             if self.recovering && !agreed {
                 return false;
@@ -117,9 +116,15 @@ impl Closings {
     }
 }
 
-/// The funding output that a transaction spends by the signatures of both, if it spends one: its witness is that of
-/// BOLT 3, nothing, two signatures and the script of two keys.
-fn spends_channel(tx: &Transaction) -> Option<OutPoint> {
+/// The channel that a commitment transaction ends, if it is one.
+pub fn ended_by_force(tx: &Transaction) -> Option<OutPoint> {
+    let (funding, agreed) = spends_channel(tx)?;
+    (!agreed).then_some(funding)
+}
+
+/// The funding output that a transaction spends by the signatures of both, if it spends one, and whether they agreed to
+/// close by it: its witness is that of BOLT 3, nothing, two signatures and the script of two keys.
+fn spends_channel(tx: &Transaction) -> Option<(OutPoint, bool)> {
     let [input] = tx.input.as_slice() else {
         return None;
     };
@@ -128,7 +133,8 @@ fn spends_channel(tx: &Transaction) -> Option<OutPoint> {
         && script.len() == 71
         && script.starts_with(&[0x52, 33])
         && script.ends_with(&[0x52, 0xae]);
-    both.then_some(input.previous_output)
+    let agreed = tx.lock_time.to_consensus_u32() >> 24 != COMMITMENT;
+    both.then_some((input.previous_output, agreed))
 }
 
 #[cfg(test)]

@@ -309,6 +309,7 @@ impl Worker {
     /// Takes {queue, manager} at one moment and writes them in one transaction.
     fn commit(&mut self, last: bool) -> Result<(), StoreError> {
         let gate = self.shared.gate.blocking_lock();
+        let close = lock(&self.shared.close);
         let snapshot = lock(&self.snapshot).clone();
         // Each step before the next: a change after `take_needs` asks again; every queued write of LDK's was
         // recorded in the manager before it was queued, so a manager encoded after the queue is taken knows it.
@@ -357,6 +358,7 @@ impl Worker {
                 value,
             });
         }
+        drop(close);
         drop(gate);
         if batch.is_empty() {
             return Ok(());

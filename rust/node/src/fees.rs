@@ -162,7 +162,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::chain::{ChainFuture, SendOutcome};
-    use bitcoin::Transaction;
+    use bitcoin::{OutPoint, Transaction};
 
     struct Source(Option<[u32; 3]>, u32);
     impl ChainSource for Source {
@@ -183,6 +183,12 @@ mod tests {
         }
         fn send_package<'a>(&'a self, _: &'a [Transaction]) -> ChainFuture<'a, SendOutcome> {
             Box::pin(async { Ok(SendOutcome::Accepted) })
+        }
+        fn unconfirmed_spender<'a>(
+            &'a self,
+            _: &'a OutPoint,
+        ) -> ChainFuture<'a, Option<Transaction>> {
+            Box::pin(async { Ok(None) })
         }
     }
 

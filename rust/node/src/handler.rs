@@ -189,6 +189,9 @@ fn dispatch(node: &Arc<Node>, event: Event) {
             if !an_order && channel_funding_txo.is_none() {
                 node.parts.wallet.unlock(user_channel_id);
             }
+            if let Some(lsp) = &node.lsp {
+                lsp.on_any_channel_closed(node);
+            }
             node.opened(user_channel_id, Err(why));
             node.look_at_monitors.notify_one();
         }

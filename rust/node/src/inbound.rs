@@ -13,6 +13,7 @@ use lightning::ln::msgs::{
 use lightning::ln::types::ChannelId;
 use lightning::types::features::{InitFeatures, NodeFeatures};
 
+use crate::journal::Journal;
 use crate::ldk::{ChainMonitor, ChannelManager};
 use crate::recovery::Told;
 use crate::sync::{lock, wait_for};
@@ -88,8 +89,7 @@ enum Way {
     Open {
         monitors: Arc<ChainMonitor>,
         fallen: Arc<Fallen>,
-        /// Has the committer look at the manager.
-        look: Box<dyn Fn() + Send + Sync>,
+        journal: Arc<Journal>,
     },
     Recovering {
         told: Told,
@@ -102,12 +102,12 @@ impl Inbound {
         manager: Arc<ChannelManager>,
         monitors: Arc<ChainMonitor>,
         fallen: Arc<Fallen>,
-        look: impl Fn() + Send + Sync + 'static,
+        journal: Arc<Journal>,
     ) -> Self {
         let way = Way::Open {
             monitors,
             fallen,
-            look: Box::new(look),
+            journal,
         };
         Self::with(manager, way)
     }
@@ -207,8 +207,17 @@ impl Inbound {
 impl BaseMessageHandler for Inbound {
     fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
         let mut events = std::mem::take(&mut *lock(&self.own));
-        if let (Some(manager), Way::Open { monitors, .. }) = (self.open(), &self.way) {
+        if let (
+            Some(manager),
+            Way::Open {
+                monitors, journal, ..
+            },
+        ) = (self.open(), &self.way)
+        {
+            // LDK may find that it has the other side's signature already.
+            let close = journal.close();
             let new = manager.get_and_clear_pending_msg_events();
+            drop(close);
             events.append(&mut self.once_durable(monitors, new));
         }
         events
@@ -265,7 +274,6 @@ impl ChannelMessageHandler for Inbound {
         handle_peer_storage: msgs::PeerStorage;
         handle_peer_storage_retrieval: msgs::PeerStorageRetrieval;
         handle_shutdown: &msgs::Shutdown;
-        handle_closing_signed: &msgs::ClosingSigned;
         handle_stfu: &msgs::Stfu;
         handle_splice_init: &msgs::SpliceInit;
         handle_splice_ack: &msgs::SpliceAck;
@@ -308,6 +316,13 @@ impl ChannelMessageHandler for Inbound {
         }
     }
 
+    fn handle_closing_signed(&self, peer: PublicKey, message: &msgs::ClosingSigned) {
+        if let (Some(manager), Way::Open { journal, .. }) = (self.open(), &self.way) {
+            let _close = journal.close();
+            manager.handle_closing_signed(peer, message);
+        }
+    }
+
     fn handle_commitment_signed_batch(
         &self,
         peer: PublicKey,
@@ -323,7 +338,9 @@ impl ChannelMessageHandler for Inbound {
     /// committer finds it so, and ends the node.
     fn handle_channel_reestablish(&self, peer: PublicKey, message: &msgs::ChannelReestablish) {
         match &self.way {
-            Way::Open { fallen, look, .. } => {
+            Way::Open {
+                fallen, journal, ..
+            } => {
                 let Some(manager) = self.open() else {
                     return;
                 };
@@ -336,7 +353,7 @@ impl ChannelMessageHandler for Inbound {
                         Some(text) if text.starts_with(FALLEN_BEHIND) => fallen.set(peer),
                         _ => fallen.close(),
                     }
-                    look();
+                    journal.kick();
                 }
             }
             Way::Recovering { told } => {

@@ -30,6 +30,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) wake: Condvar,
     pub(crate) gate: tokio::sync::Mutex<()>,
+    pub(crate) close: Mutex<()>,
     stopped: watch::Sender<Option<StoreError>>,
     pub(crate) stats: Counters,
 }
@@ -146,6 +147,7 @@ impl Shared {
             state: Mutex::new(state),
             wake: Condvar::new(),
             gate: tokio::sync::Mutex::new(()),
+            close: Mutex::new(()),
             stopped: watch::Sender::new(None),
             stats: Counters::default(),
         })
@@ -409,6 +411,12 @@ impl Journal {
     /// [`Journal::durable`], [`Journal::read`] or [`Journal::rows`], nor an LDK write.
     pub async fn gate(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.shared.gate.lock().await
+    }
+
+    /// Held while LDK may end a channel by agreement, which peers' messages do outside the gate: the committer takes it
+    /// too, so that the end and the transaction that was agreed are in one commit. Nobody who holds it may wait for the gate.
+    pub fn close(&self) -> MutexGuard<'_, ()> {
+        lock(&self.shared.close)
     }
 
     /// Why nothing is written any more: a store error, or [`StoreError::Closed`] after an orderly end.

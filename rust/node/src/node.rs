@@ -365,9 +365,8 @@ impl Node {
         let fallen = Arc::new(Fallen::default());
         let channels = match recovery.clone() {
             None => {
-                let kick = journal.clone();
                 let monitors = chain_monitor.clone();
-                Inbound::new(cm.clone(), monitors, fallen.clone(), move || kick.kick())
+                Inbound::new(cm.clone(), monitors, fallen.clone(), journal.clone())
             }
             Some(recovery) => Inbound::recovering(
                 cm.clone(),

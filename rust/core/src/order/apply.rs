@@ -45,6 +45,10 @@ impl Order {
             Input::PartClaimed { id } => self.part_claimed(*id, run),
             Input::PartFailed { id } => self.part_ended(*id, true, run),
             Input::PartGone { id } => self.part_ended(*id, false, run),
+            Input::PartStranded { id } => {
+                let code = FailCode::TemporaryChannelFailure;
+                self.fail_part(*id, code, Reason::PayerGone, run);
+            }
             Input::PartHeld { id } => self.part_held(*id),
             Input::ClaimedOver { channel } => {
                 if let Some(open) = self.open.as_mut() {

@@ -336,6 +336,11 @@ pub enum Input {
         /// The part.
         id: PartId,
     },
+    /// The channel that a held part came over is closed: it could be taken on the chain only, at a cost that no fee counts.
+    PartStranded {
+        /// The part.
+        id: PartId,
+    },
     /// LDK refused a `Forward` and holds the part still; it is tried again at the next input.
     PartHeld {
         /// The part.

@@ -358,6 +358,22 @@ impl Bitcoind {
         Ok(rate("mempoolminfee")?.max(rate("minrelaytxfee")?))
     }
 
+    /// A transaction of the mempool's.
+    pub async fn unconfirmed(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
+        let asked = json!([txid.to_string()]);
+        let answer = match self.http.call("getrawtransaction", asked).await {
+            Ok(answer) => answer,
+            // Gone since it was named.
+            Err(ChainError::Refused { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let tx = answer
+            .as_str()
+            .and_then(|hex| deserialize_hex::<Transaction>(hex).ok())
+            .filter(|tx| tx.compute_txid() == *txid);
+        tx.map(Some).ok_or_else(|| odd("getrawtransaction"))
+    }
+
     async fn submit(&self, tx: &Transaction) -> Result<SendOutcome, ChainError> {
         let answer = self
             .http
@@ -414,6 +430,17 @@ impl ChainSource for Bitcoind {
     }
     fn send_package<'a>(&'a self, txs: &'a [Transaction]) -> ChainFuture<'a, SendOutcome> {
         Box::pin(self.submit_package(txs))
+    }
+    fn unconfirmed_spender<'a>(
+        &'a self,
+        output: &'a OutPoint,
+    ) -> ChainFuture<'a, Option<Transaction>> {
+        Box::pin(async move {
+            match self.spenders(&[*output]).await?.first() {
+                Some(Some(txid)) => self.unconfirmed(txid).await,
+                _ => Ok(None),
+            }
+        })
     }
 }
 

@@ -4,7 +4,7 @@ pub mod bitcoind;
 mod http;
 
 use crate::error::NodeError;
-use bitcoin::Transaction;
+use bitcoin::{OutPoint, Transaction};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -113,4 +113,9 @@ pub trait ChainSource: Send + Sync {
     fn send<'a>(&'a self, tx: &'a Transaction) -> ChainFuture<'a, SendOutcome>;
     /// Sends parents and their one child (last) together. The outcome is the child's.
     fn send_package<'a>(&'a self, txs: &'a [Transaction]) -> ChainFuture<'a, SendOutcome>;
+    /// The transaction in the mempool that spends an output.
+    fn unconfirmed_spender<'a>(
+        &'a self,
+        output: &'a OutPoint,
+    ) -> ChainFuture<'a, Option<Transaction>>;
 }

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::{Block, OutPoint, Transaction, Txid};
 use ldkjit_core::ids::ChannelId;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::commit::read_kind;
 use crate::error::NodeError;
@@ -113,12 +111,7 @@ async fn look_at(node: &Node, mut watch: Watch, block: Option<&Block>) -> Result
         if found.confirmations >= BURIED {
             node.client.watches.drop(node, &watch.channel);
         } else if watch.inputs.is_empty() && found.confirmations == 0 {
-            let answer = node
-                .chain
-                .call("getrawtransaction", json!([txid.to_string()]))
-                .await?;
-            let tx: Option<Transaction> = answer.as_str().and_then(|hex| deserialize_hex(hex).ok());
-            if let Some(tx) = tx.filter(|tx| tx.compute_txid() == txid) {
+            if let Some(tx) = node.chain.unconfirmed(&txid).await? {
                 watch.inputs = tx.input.iter().map(|i| i.previous_output).collect();
                 node.client.watches.keep(node, watch);
             }

@@ -432,6 +432,32 @@ impl Service {
         })
     }
 
+    /// Any channel closed. What came over it and is held still is in no channel any more.
+    pub fn on_any_channel_closed(&self, node: &Node) {
+        let mut state = lock(&self.state);
+        let held: Vec<_> = state
+            .orders
+            .iter()
+            .flat_map(|(scid, order)| order.parts.iter().map(|(id, part)| (*scid, *id, *part)))
+            .filter(|(_, _, part)| part.status == PartStatus::Held)
+            .collect();
+        if held.is_empty() {
+            return;
+        }
+        let inbound: BTreeSet<(PaymentHash, u64)> = node
+            .cm
+            .list_channels()
+            .into_iter()
+            .flat_map(|c| c.pending_inbound_htlcs)
+            .map(|htlc| (PaymentHash(htlc.payment_hash.0), htlc.amount_msat))
+            .collect();
+        for (scid, id, part) in held {
+            if !inbound.contains(&(part.hash, part.inbound.0)) {
+                self.apply(node, &mut state, scid, Input::PartStranded { id });
+            }
+        }
+    }
+
     fn with_open(
         &self,
         node: &Node,

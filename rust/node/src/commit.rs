@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -309,7 +309,9 @@ impl Worker {
     /// Takes {queue, manager} at one moment and writes them in one transaction.
     fn commit(&mut self, last: bool) -> Result<(), StoreError> {
         let gate = self.shared.gate.blocking_lock();
-        let close = lock(&self.shared.close);
+        // Messages do not wait for each other here, nor does a flood of them keep the committer out.
+        let close = self.shared.close.write();
+        let close = close.unwrap_or_else(PoisonError::into_inner);
         let snapshot = lock(&self.snapshot).clone();
         // Each step before the next: a change after `take_needs` asks again; every queued write of LDK's was
         // recorded in the manager before it was queued, so a manager encoded after the queue is taken knows it.

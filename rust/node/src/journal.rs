@@ -15,7 +15,7 @@ use lightning::util::persist::{KVStore, ARCHIVED_CHANNEL_MONITOR_PERSISTENCE_PRI
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 use tokio::sync::{oneshot, watch};
 
@@ -30,7 +30,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) wake: Condvar,
     pub(crate) gate: tokio::sync::Mutex<()>,
-    pub(crate) close: Mutex<()>,
+    pub(crate) close: RwLock<()>,
     stopped: watch::Sender<Option<StoreError>>,
     pub(crate) stats: Counters,
 }
@@ -147,7 +147,7 @@ impl Shared {
             state: Mutex::new(state),
             wake: Condvar::new(),
             gate: tokio::sync::Mutex::new(()),
-            close: Mutex::new(()),
+            close: RwLock::new(()),
             stopped: watch::Sender::new(None),
             stats: Counters::default(),
         })
@@ -415,8 +415,9 @@ impl Journal {
 
     /// Held while LDK may end a channel by agreement, which peers' messages do outside the gate: the committer takes it
     /// too, so that the end and the transaction that was agreed are in one commit. Nobody who holds it may wait for the gate.
-    pub fn close(&self) -> MutexGuard<'_, ()> {
-        lock(&self.shared.close)
+    pub fn close(&self) -> RwLockReadGuard<'_, ()> {
+        let close = self.shared.close.read();
+        close.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why nothing is written any more: a store error, or [`StoreError::Closed`] after an orderly end.

@@ -15,7 +15,7 @@ SOAK_NODE := $(CARGO_TARGET_DIR)/release/soak-node
 SECONDS ?= 600
 SEED ?= 1
 
-.PHONY: help build demo test test-rust test-python conformance interop soak sweep fuzz bench lint wheel docs mutants lock clean
+.PHONY: help build demo test test-rust test-python test-interop conformance interop soak sweep fuzz bench lint wheel docs mutants lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,13 +36,18 @@ build: .venv/extension ## build the extension into .venv (the one release profil
 demo: .venv/extension ## five JIT payments on regtest, every millisatoshi checked
 	$(BIN)/ldkjit demo
 
-test: test-rust test-python ## all tests
+test: test-rust test-python test-interop ## all tests
 
 test-rust:
 	BITCOIND_EXE="$$($(PYTHON) python/ldkjit/sandbox/bitcoind.py)" cargo test --locked --release --workspace --features ldkjit-node/faults
 
 test-python: .venv/extension
 	SOAK_NODE=$(SOAK_NODE) $(BIN)/pytest
+
+# What of `make interop` needs no Go: sales to and by ldk-node, and ordinary channels with it.
+test-interop: .venv/extension
+	cd tests && ../$(BIN)/python -m interop.ldk_node_program
+	$(BIN)/pytest tests/interop/test_ldk_node.py -k "buys_from or channel_and_its_end"
 
 REPORT := $(CACHE)/conformance
 

@@ -300,10 +300,14 @@ class Lending(_Config):
             some promises cannot be kept if all are called in at once.
         strangers_ppm: The share of coins and of limits that all clients without a token may have
             together, parts per million: node ids cost nothing.
+        coin_confirmations: So deep, 1 to 144 blocks, must be the coins that others sent or that
+            came from closed channels before they fund a channel. A client relies on its channel
+            before it is confirmed; a reorganisation that takes the coin takes the channel.
     """
 
     overcommit_ppm: Annotated[int, _between(0, 100_000_000, "parts per million")] = 1_000_000
     strangers_ppm: Annotated[int, _between(0, 1_000_000, "parts per million")] = 500_000
+    coin_confirmations: Annotated[int, _between(1, 144, "blocks")] = 6
 
 
 class Patience(_Config):

@@ -484,7 +484,11 @@ async fn a_funding_whose_coin_was_spent_twice_is_forgotten() {
     let Some(world) = World::start().await else {
         return;
     };
-    let [lsp, payer, wallet] = world.sale(json!({}), None, None).await;
+    let mut careless = service("lsp_trusts_client", json!({}));
+    careless["lsp"]["lending"] = json!({"coin_confirmations": 1});
+    let lsp = world.node("lsp", careless, None).await;
+    let buyer = buys_from(&lsp, json!({}));
+    let [payer, wallet] = world.customers(&lsp, buyer, None).await;
     let all = [&lsp, &payer, &wallet];
     world.mine(6, &all).await;
     let coins = coins_sat(&lsp);

@@ -20,6 +20,7 @@ use ldkjit_core::menu::TrustModel;
 use ldkjit_node::lsps::{Foreign, Incoming};
 use ldkjit_node::node::Node;
 use ldkjit_node::payments::{Payment, PaymentStatus};
+use ldkjit_node::wallet::ANY_DEPTH;
 use lightning::events::Event;
 use lightning::ln::channelmanager::InterceptId;
 use lightning::ln::peer_handler::CustomMessageHandler;
@@ -340,7 +341,7 @@ impl Stock {
                 let rate = node.parts.fees.fresh().unwrap().normal;
                 let wallet = &node.parts.wallet;
                 wallet
-                    .select_and_lock(user_channel_id, value_sat, rate)
+                    .select_and_lock(user_channel_id, value_sat, rate, ANY_DEPTH)
                     .unwrap();
                 let mut config = node.user_config.clone();
                 config.channel_handshake_config.negotiate_scid_privacy = true;

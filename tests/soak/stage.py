@@ -18,7 +18,7 @@ from . import powerloss
 from .moments import Moments
 from .process import DiedError, Process
 from .report import Paid, Report
-from .world import Chain
+from .world import DEEPEST, Chain
 
 # Larger payments than one of them carries need parts.
 PAYER_CHANNELS = 6
@@ -108,7 +108,13 @@ class Stage:
         await self.chain.start()
         (port,) = free_ports(1)
         self.address = f"127.0.0.1:{port}"
-        service = {"menu": [MENU], "trust": "lsp_trusts_client", "limits": LIMITS}
+        service = {
+            "menu": [MENU],
+            "trust": "lsp_trusts_client",
+            "limits": LIMITS,
+            # No reorganisation here takes away what a client relies on.
+            "lending": {"coin_confirmations": DEEPEST + 1},
+        }
         config = self._config(listen=[self.address], accept_channels=True, lsp=service)
         self.lsp = self._process("lsp", config)
         self.payer = self._process("payer", self._config(accept_channels=True))
@@ -118,7 +124,7 @@ class Stage:
             address = (await node.call("new_address"))["address"]
             for _ in range(coins):
                 await self.chain.fund(address, 20_000_000)
-        await self.chain.mine(6)
+        await self.chain.mine(DEEPEST + 1)
         for node in (self.lsp, self.payer):
             await self._in_step(node)
         self.lsp_id = self.lsp.status["node_id"]

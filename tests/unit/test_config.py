@@ -104,6 +104,7 @@ def test_a_tier_names_what_is_wrong(values: dict[str, Any], field: str, accepted
     [
         (Lending, {"strangers_ppm": 1_000_001}, "strangers_ppm", "0 to 1_000_000"),
         (Lending, {"overcommit_ppm": -1}, "overcommit_ppm", "0 to 100_000_000"),
+        (Lending, {"coin_confirmations": 0}, "coin_confirmations", "1 to 144 blocks"),
         (Patience, {"unpaid_before_refusal": 0}, "unpaid_before_refusal", "1 to 1_000_000"),
         (Pool, {"coin_sat": 9_999}, "coin_sat", "10_000 to 1_000_000_000 sat"),
         (Pool, {"max_sat_per_kw": 252}, "max_sat_per_kw", "253 to 1_000_000"),

@@ -109,6 +109,9 @@ pub struct Lending {
     pub overcommit_ppm: u32,
     /// Clients without a token may together have this share of coins and limits, ppm; node ids cost nothing.
     pub strangers_ppm: u32,
+    /// Coins of transactions that are not wholly ours fund a channel only this deep in the chain: a client relies on its
+    /// channel before it is confirmed, and a reorganisation that takes the coin takes the channel.
+    pub coin_confirmations: u32,
 }
 
 impl Default for Lending {
@@ -116,6 +119,7 @@ impl Default for Lending {
         Self {
             overcommit_ppm: 1_000_000,
             strangers_ppm: 500_000,
+            coin_confirmations: 6,
         }
     }
 }

@@ -234,7 +234,7 @@ proptest! {
         strangers_ppm in 0u32..2_000_000,
         asks in prop::collection::vec((any::<bool>(), 0u64..200_000), 0..60),
     ) {
-        let lending = Lending { overcommit_ppm, strangers_ppm };
+        let lending = Lending { overcommit_ppm, strangers_ppm, ..Lending::default() };
         let stock = stock(coins);
         let mut sold = Vec::new();
         for (has_token, needed) in asks {

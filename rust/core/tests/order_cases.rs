@@ -1352,6 +1352,35 @@ fn test_S_70_part_that_left_by_another_channel_is_found() {
     assert_eq!(find(9, None, None), None);
 }
 
+#[test]
+fn a_part_that_is_taken_on_the_chain_pays_its_fee() {
+    let mut t = T::fixed();
+    t.part(1, SIZE + 384);
+    t.opened(1);
+    let find = |t: &T, amount, skim: Option<u64>| {
+        t.order
+            .find_forwarded(&channel_id(1), Some(Msat(amount)), skim.map(Msat))
+    };
+    t.give(Input::ChannelClosed {
+        channel: channel_id(1),
+    });
+    assert_eq!(t.state(), State::Closed);
+    let scored = |t: &T| {
+        let is = |e: &LedgerEntry| matches!(e, LedgerEntry::ClientScored { .. });
+        t.ledger.iter().any(is)
+    };
+    assert!(!scored(&t), "it may be paid yet");
+    assert_eq!(
+        find(&t, SIZE - FEE, Some(FEE)),
+        None,
+        "by the channel alone"
+    );
+    assert_eq!(find(&t, SIZE - FEE, None), Some(part_id(1)));
+    t.claim(1);
+    assert_eq!(t.order.earned, Msat(FEE));
+    assert!(t.order.paid && t.order.is_over() && !scored(&t));
+}
+
 // Trust models.
 
 #[test]

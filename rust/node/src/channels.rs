@@ -14,6 +14,7 @@ use crate::convert;
 use crate::error::NodeError;
 use crate::node::Node;
 use crate::sync::lock;
+use crate::wallet::ANY_DEPTH;
 
 /// The smallest channel we open, sat.
 const MIN_CHANNEL_SAT: u64 = 20_000;
@@ -152,7 +153,7 @@ impl Node {
             self.set_reserve(1);
             self.parts
                 .wallet
-                .select_and_lock(id, request.capacity_sat, rate)?;
+                .select_and_lock(id, request.capacity_sat, rate, ANY_DEPTH)?;
             let mut config = self.user_config.clone();
             config.channel_handshake_config.announce_for_forwarding = request.announce;
             config.channel_handshake_config.negotiate_scid_privacy = !request.announce;

@@ -577,7 +577,10 @@ impl Node {
                     .saturating_add(channel.inbound_capacity_msat);
             }
         }
-        capacity.coins_sat = self.parts.wallet.balances().spendable_sat;
+        if let Some(lsp) = &self.config.lsp {
+            let depth = lsp.lending.coin_confirmations;
+            capacity.coins_sat = self.parts.wallet.fundable_sat(depth);
+        }
         *known = Some((Instant::now(), capacity));
         capacity
     }

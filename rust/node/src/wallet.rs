@@ -47,6 +47,8 @@ const MAX_CHANGES: usize = 200;
 const LOCK_DEPTH: u32 = 6;
 /// So many blocks after LDK last had a coin signed for a fee bump, the bump is not coming any more.
 const BUMP_BLOCKS: u32 = 36;
+/// Coins that are in a block at all.
+pub const ANY_DEPTH: u32 = 1;
 const NETWORKS: [Network; 5] = [
     Network::Bitcoin,
     Network::Testnet,
@@ -269,7 +271,6 @@ impl Wallet {
             anchor_reserve_sat: self.reserve_sat.load(Ordering::Relaxed),
             ..Balances::default()
         };
-        let mut available = 0u64;
         for coin in state.bdk.list_unspent() {
             let value = coin.txout.value.to_sat();
             let kind = state.kind(&coin, tip);
@@ -282,12 +283,18 @@ impl Wallet {
             *sum = sum.saturating_add(value);
             if locked.contains(&coin.outpoint) {
                 balances.locked_sat = balances.locked_sat.saturating_add(value);
-            } else if state.usable(&coin, kind) {
-                available = available.saturating_add(value);
             }
         }
+        let available = state.spendable(ANY_DEPTH).sum_sat;
         balances.spendable_sat = available.saturating_sub(balances.anchor_reserve_sat);
         balances
+    }
+
+    /// What channels can be funded with now, from coins that are settled this deep, sat.
+    pub fn fundable_sat(&self, depth: u32) -> u64 {
+        let reserve = self.reserve_sat.load(Ordering::Relaxed);
+        let available = self.state().spendable(depth).sum_sat;
+        available.saturating_sub(reserve)
     }
 
     /// Parses an address of this wallet's network.
@@ -320,7 +327,10 @@ impl Wallet {
         let mut state = self.state();
         let reserve = self.reserve_sat.load(Ordering::Relaxed);
         let mut built = match amount_sat {
-            Some(sat) => state.build(script, Amount::from_sat(sat), fee_rate, reserve, &[]),
+            Some(sat) => {
+                let value = Amount::from_sat(sat);
+                state.build(script, value, fee_rate, reserve, ANY_DEPTH, &[])
+            }
             None => state.drain(script, fee_rate, reserve),
         }
         .inspect_err(|_| self.persist_quietly(&mut state))?;
@@ -346,6 +356,7 @@ impl Wallet {
         open: u128,
         value_sat: u64,
         fee_rate: u32,
+        depth: u32,
     ) -> Result<u64, NodeError> {
         let mut state = self.state();
         let value = Amount::from_sat(value_sat);
@@ -358,7 +369,7 @@ impl Wallet {
             (Some(lock), Some(draft)) if draft.value == value => Ok((draft, lock.inputs.clone())),
             (before, _) => {
                 let had = before.as_ref().map_or(&[][..], |lock| &lock.inputs);
-                self.draft(&mut state, open, value, fee_rate, had)
+                self.draft(&mut state, open, value, fee_rate, depth, had)
             }
         };
         let (draft, inputs) = match result {
@@ -382,6 +393,7 @@ impl Wallet {
         open: u128,
         value: Amount,
         fee_rate: u32,
+        depth: u32,
         had: &[OutPoint],
     ) -> Result<(Draft, Vec<OutPoint>), NodeError> {
         // Of the size of the script to come, and found again when that is known.
@@ -389,7 +401,7 @@ impl Wallet {
             sha256::Hash::hash(&open.to_be_bytes()).to_byte_array(),
         ));
         let reserve = self.reserve_sat.load(Ordering::Relaxed);
-        let Built { psbt, .. } = state.build(&dummy, value, fee_rate, reserve, had)?;
+        let Built { psbt, .. } = state.build(&dummy, value, fee_rate, reserve, depth, had)?;
         let inputs = psbt.unsigned_tx.input.iter();
         let inputs = inputs.map(|input| input.previous_output).collect();
         Ok((Draft { psbt, dummy, value }, inputs))
@@ -469,7 +481,7 @@ impl Wallet {
         value_sat: u64,
         fee_rate: u32,
     ) -> Result<Transaction, NodeError> {
-        self.select_and_lock(open, value_sat, fee_rate)?;
+        self.select_and_lock(open, value_sat, fee_rate, ANY_DEPTH)?;
         self.fund_locked(open, script, value_sat)
             .inspect_err(|_| self.unlock(open))
     }
@@ -773,9 +785,10 @@ impl State {
         value: Amount,
         fee_rate: u32,
         reserve_sat: u64,
+        depth: u32,
         had: &[OutPoint],
     ) -> Result<Built, NodeError> {
-        let coins = self.spendable();
+        let coins = self.spendable(depth);
         let available = coins.sum_sat.saturating_sub(reserve_sat);
         let least = coins::least_for(&coins.free, value.to_sat(), fee_rate);
         let choices = [Some(had), Some(least.as_slice()), None];
@@ -816,7 +829,7 @@ impl State {
         reserve_sat: u64,
         spent: Spent,
     ) -> Result<Option<Built>, NodeError> {
-        let mut free = self.spendable().free;
+        let mut free = self.spendable(ANY_DEPTH).free;
         let values: Vec<u64> = free.iter().map(|coin| coin.value_sat).collect();
         let Some(split) = pool.split(&values, reserve_sat, fee_rate, spent) else {
             return Ok(None);
@@ -858,7 +871,7 @@ impl State {
         fee_rate: u32,
         reserve_sat: u64,
     ) -> Result<Built, NodeError> {
-        let coins = self.spendable();
+        let coins = self.spendable(ANY_DEPTH);
         let available = coins.sum_sat.saturating_sub(reserve_sat);
         let kept = (reserve_sat > 0).then(|| {
             self.bdk
@@ -1369,7 +1382,7 @@ mod tests {
             psbt.inputs[0].witness_utxo = Some(coin.output);
             now(WalletSource::sign_psbt(&net.wallet, psbt))
         };
-        let open = |net: &Net| net.wallet.select_and_lock(1, 100_000, 1_000);
+        let open = |net: &Net| net.wallet.select_and_lock(1, 100_000, 1_000, ANY_DEPTH);
         assert!(!bump(&net).unwrap().input[0].witness.is_empty());
         assert_eq!(open(&net).unwrap_err().code, "insufficient_funds");
         assert!(net.wallet.send(&elsewhere(), None, 1_000).is_err());
@@ -1418,6 +1431,42 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_relies_on_hangs_on_nothing_young_of_others() {
+        let mut net = Net::new();
+        let pay = net.pay(1_000_000);
+        net.mine(vec![pay]);
+        let fund = |net: &Net, open| net.wallet.select_and_lock(open, 100_000, 1_000, 6);
+        for _ in 1..6 {
+            assert_eq!(net.wallet.fundable_sat(6), 0);
+            assert_eq!(fund(&net, 1).unwrap_err().code, "insufficient_funds");
+            assert_eq!(net.wallet.balances().spendable_sat, 1_000_000);
+            net.mine(vec![]);
+        }
+        fund(&net, 1).unwrap();
+        // Its change may be young, and need not even be in a block: it can be sent again.
+        let first = net.wallet.fund_locked(1, &elsewhere(), 100_000).unwrap();
+        net.wallet.broadcasted(&first);
+        fund(&net, 2).unwrap();
+        let second = net.wallet.fund_locked(2, &elsewhere(), 100_000).unwrap();
+        net.wallet.broadcasted(&second);
+        net.mine(vec![first, second]);
+        fund(&net, 3).unwrap();
+        // With a young coin of others in it, it is as young as that.
+        net.wallet.unlock(3);
+        let young = net.pay(700_000);
+        net.mine(vec![young]);
+        let all = net
+            .wallet
+            .send(&elsewhere(), Some(1_400_000), 1_000)
+            .unwrap();
+        assert_eq!(all.input.len(), 2);
+        assert_eq!(
+            (fund(&net, 4).is_err(), net.wallet.fundable_sat(6)),
+            (true, 0)
+        );
+    }
+
+    #[test]
     fn a_funding_whose_coin_no_chain_has_any_more_is_forgotten() {
         let mut net = Net::new();
         let before = net.mine(vec![]);
@@ -1457,9 +1506,12 @@ mod tests {
         let mut net = Net::new();
         let pays: Vec<_> = (0..3).map(|_| net.pay(200_000)).collect();
         net.mine(pays);
-        let fee = net.wallet.select_and_lock(1, 100_000, 1_000).unwrap();
+        let fee = net
+            .wallet
+            .select_and_lock(1, 100_000, 1_000, ANY_DEPTH)
+            .unwrap();
         let other = net.wallet.fund(2, &elsewhere(), 100_000, 1_000).unwrap();
-        let again = net.wallet.select_and_lock(1, 100_000, 1_000);
+        let again = net.wallet.select_and_lock(1, 100_000, 1_000, ANY_DEPTH);
         assert_eq!(again.unwrap(), fee, "it has its coins already");
         // The script becomes known: same size, same fee.
         let script = ScriptBuf::new_p2wsh(&WScriptHash::from_byte_array([3; 32]));
@@ -1520,7 +1572,9 @@ mod tests {
             let opens: Vec<_> = (1..=200u128)
                 .map(|open| {
                     scope.spawn(move || {
-                        wallet.select_and_lock(open, 100_000, 1_000).unwrap();
+                        wallet
+                            .select_and_lock(open, 100_000, 1_000, ANY_DEPTH)
+                            .unwrap();
                         let tx = wallet.fund_locked(open, &elsewhere(), 100_000).unwrap();
                         inputs(&tx)
                     })
@@ -1530,7 +1584,9 @@ mod tests {
         });
         let all: HashSet<_> = chosen.iter().flatten().copied().collect();
         assert_eq!(all.len(), 200, "each has one coin, and nobody else has it");
-        assert!(wallet.select_and_lock(201, 100_000, 1_000).is_err());
+        assert!(wallet
+            .select_and_lock(201, 100_000, 1_000, ANY_DEPTH)
+            .is_err());
         assert_eq!(wallet.balances().locked_sat, 200 * 200_000);
     }
 
@@ -1562,7 +1618,7 @@ mod tests {
         let mut net = Net::new();
         let pays: Vec<_> = (0..2).map(|_| net.pay(200_000)).collect();
         net.mine(pays);
-        let ahead = |wallet: &Wallet, sat| wallet.select_and_lock(7, sat, 1_000);
+        let ahead = |wallet: &Wallet, sat| wallet.select_and_lock(7, sat, 1_000, ANY_DEPTH);
         let fee = ahead(&net.wallet, 100_000).unwrap();
         assert_eq!(net.wallet.balances().locked_sat, 200_000);
         let coins = net.wallet.state().locks[&7].inputs.clone();
@@ -1600,7 +1656,10 @@ mod tests {
         };
         let fill = |wallet: &Wallet, rate| wallet.fill_pool(&pool, rate, Spent::default()).unwrap();
         assert!(fill(&net.wallet, 1_001).is_none(), "too dear");
-        let locked = net.wallet.select_and_lock(1, 100_000, 300).unwrap();
+        let locked = net
+            .wallet
+            .select_and_lock(1, 100_000, 300, ANY_DEPTH)
+            .unwrap();
         assert!(
             locked > 0 && fill(&net.wallet, 300).is_none(),
             "its coin is locked"

@@ -143,8 +143,8 @@ impl Order {
     /// Which forwarded part an event of LDK speaks of; `channel` is the one it left by.
     ///
     /// A claim names amount and skim: an exact match on that channel comes first, then one that LDK sent by another
-    /// channel of the client (S-70). A failure names neither: the oldest on the channel. The node gives the exact part
-    /// where it can tell.
+    /// channel of the client (S-70), then one of that channel's that was taken on the chain, which counts in satoshis and
+    /// knows no skim. A failure names neither: the oldest on the channel. The node gives the exact part where it can tell.
     #[must_use]
     pub fn find_forwarded(
         &self,
@@ -160,14 +160,17 @@ impl Order {
                     amount: sent,
                     skim: kept,
                 } => {
-                    let fits = amount.is_none_or(|a| a == sent) && skim.is_none_or(|s| s == kept);
                     let here = sent_by == *channel;
-                    (fits && (here || amount.is_some())).then_some((!here, part.seq, *id))
+                    let exact = amount.is_none_or(|a| a == sent) && skim.is_none_or(|s| s == kept);
+                    let on_chain =
+                        here && skim.is_none() && amount == Some(Msat::from_sat(sent.sat_floor())?);
+                    let fits = exact && (here || amount.is_some()) || on_chain;
+                    fits.then_some((!exact, !here, part.seq, *id))
                 }
                 _ => None,
             })
             .min()
-            .map(|(_, _, id)| id)
+            .map(|(_, _, _, id)| id)
     }
 
     /// Nothing can come of it any more: it may be archived.

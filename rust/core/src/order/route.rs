@@ -62,6 +62,12 @@ impl Order {
             .any(|part| part.hash == hash && matches!(part.status, PartStatus::Forwarding { .. }))
     }
 
+    /// A part of any payment is with the client.
+    pub(super) fn is_any_out(&self) -> bool {
+        let is_out = |part: &Part| matches!(part.status, PartStatus::Forwarding { .. });
+        self.parts.values().any(is_out)
+    }
+
     /// The fee that is neither earned nor on its way.
     pub(super) fn due(&self) -> Msat {
         if self.paid {

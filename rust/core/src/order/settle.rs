@@ -253,7 +253,11 @@ impl Order {
                 .open
                 .as_ref()
                 .is_some_and(|open| open.channel.is_some());
-        let over = env.now >= self.terms.params.valid_until || self.state.is_end();
+        // What is still out when its channel has closed may be taken on the chain.
+        let over = match self.state.is_end() {
+            true => !self.is_any_out(),
+            false => env.now >= self.terms.params.valid_until,
+        };
         let held_too_long = self.state == State::Forwarding
             && self.paying.is_some_and(|hash| self.is_out(hash))
             && env.now.since(self.since) >= env.limits.claim_ms;
@@ -270,8 +274,7 @@ impl Order {
 
     /// An order that ended unpaid says so once, when no part of it is on its way any more.
     fn write_end(&mut self, run: &mut Run<'_>) {
-        let is_out = |part: &Part| matches!(part.status, PartStatus::Forwarding { .. });
-        if !self.state.is_end() || self.ended || self.parts.values().any(is_out) {
+        if !self.state.is_end() || self.ended || self.is_any_out() {
             return;
         }
         self.ended = true;

@@ -57,7 +57,9 @@ impl Service {
             }
         };
         node.set_reserve(1);
-        let locked = node.parts.wallet.select_and_lock(open.0, value_sat, rate);
+        let depth = self.config.lending.coin_confirmations;
+        let wallet = &node.parts.wallet;
+        let locked = wallet.select_and_lock(open.0, value_sat, rate, depth);
         match locked {
             Ok(_) => {
                 node.clear(Alarm::Coins);

@@ -56,12 +56,44 @@ impl State {
         Kind::Confirmed
     }
 
-    pub(super) fn usable(&self, coin: &LocalOutput, kind: Kind) -> bool {
+    /// Whether a coin may be spent, where all that it hangs on and that is not this wallet's must be so deep.
+    fn usable(&self, coin: &LocalOutput, kind: Kind, tip: u32, depth: u32) -> bool {
         match kind {
-            Kind::Confirmed => true,
-            Kind::Change => self.cluster(coin.outpoint.txid) < MAX_CLUSTER,
+            Kind::Confirmed => self.is_settled(coin.outpoint.txid, tip, depth),
+            Kind::Change => {
+                self.cluster(coin.outpoint.txid) < MAX_CLUSTER
+                    && self.is_settled(coin.outpoint.txid, tip, depth)
+            }
             Kind::Immature | Kind::Foreign => false,
         }
+    }
+
+    /// Whether no reorganisation shallower than this can take a transaction away for good: it is that deep, or wholly of
+    /// this wallet's coins, which are sent again, and they are settled.
+    fn is_settled(&self, txid: Txid, tip: u32, depth: u32) -> bool {
+        let graph = self.bdk.tx_graph();
+        let (mut seen, mut todo) = (HashSet::new(), vec![txid]);
+        while let Some(txid) = todo.pop() {
+            let at = confirmed_at(&self.bdk, &txid);
+            let deep = at.is_some_and(|at| tip.saturating_sub(at).saturating_add(1) >= depth);
+            if deep || !seen.insert(txid) {
+                continue;
+            }
+            let mine = |at: &OutPoint| {
+                let coin = graph.get_txout(*at);
+                coin.is_some_and(|coin| self.bdk.is_mine(coin.script_pubkey.clone()))
+            };
+            let Some(tx) = graph.get_tx(txid) else {
+                return false;
+            };
+            for input in &tx.input {
+                if !mine(&input.previous_output) {
+                    return false;
+                }
+                todo.push(input.previous_output.txid);
+            }
+        }
+        true
     }
 
     /// The number of unconfirmed transactions that hang together with this one, ancestors and descendants, and those
@@ -93,8 +125,8 @@ impl State {
         seen.len().saturating_add(to_come)
     }
 
-    /// What may be spent now: not spoken for, nor another's, nor too young.
-    pub(super) fn spendable(&self) -> Coins {
+    /// What may be spent now: not spoken for, nor another's, nor too young, nor hanging on what is not `depth` deep.
+    pub(super) fn spendable(&self, depth: u32) -> Coins {
         let spoken_for = self.spoken_for();
         let tip = self.bdk.latest_checkpoint().height();
         let mut coins = Coins {
@@ -105,7 +137,7 @@ impl State {
         for coin in self.bdk.list_unspent() {
             let kind = self.kind(&coin, tip);
             let (outpoint, value_sat) = (coin.outpoint, coin.txout.value.to_sat());
-            if !spoken_for.contains(&outpoint) && self.usable(&coin, kind) {
+            if !spoken_for.contains(&outpoint) && self.usable(&coin, kind, tip, depth) {
                 coins.sum_sat = coins.sum_sat.saturating_add(value_sat);
                 coins.free.push(Free {
                     outpoint,

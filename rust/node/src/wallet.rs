@@ -594,13 +594,14 @@ impl Wallet {
         true
     }
 
-    /// Every transaction that a mempool once took and that is in no block, oldest first.
+    /// Every transaction that a mempool once took, or a block that is gone, and that is in no block; oldest first.
     pub fn unconfirmed(&self) -> Vec<Transaction> {
         let state = self.state();
         let all = state.bdk.transactions();
         let mut sent: Vec<_> = all
             .filter_map(|tx| match tx.chain_position {
-                ChainPosition::Unconfirmed { last_seen, .. } => Some((last_seen?, tx.tx_node.tx)),
+                // A crash may have come before it was written that a mempool took it.
+                ChainPosition::Unconfirmed { last_seen, .. } => Some((last_seen, tx.tx_node.tx)),
                 ChainPosition::Confirmed { .. } => None,
             })
             .collect();
@@ -1471,7 +1472,7 @@ mod tests {
         let mut net = Net::new();
         let before = net.mine(vec![]);
         let pay = net.pay(1_000_000);
-        net.mine(vec![pay]);
+        net.mine(vec![pay.clone()]);
         let funding = net.wallet.fund(1, &elsewhere(), 500_000, 1_000).unwrap();
         net.wallet.broadcasted(&funding);
         assert_eq!(net.wallet.funded_by(&funding.compute_txid()), Some(1));
@@ -1498,7 +1499,26 @@ mod tests {
             assert_eq!(all, (0, 0, 1_000_000), "after a restart: {late}");
             net.restart(true);
         }
-        assert!(net.wallet.locked().is_empty() && net.wallet.unconfirmed().is_empty());
+        assert!(net.wallet.locked().is_empty());
+        let left = net.wallet.unconfirmed();
+        assert_eq!(left, [pay], "which is sent again");
+    }
+
+    #[test]
+    fn what_was_known_by_its_block_alone_is_sent_again() {
+        let mut net = Net::new();
+        let pay = net.pay(1_000_000);
+        net.mine(vec![pay]);
+        let before = net.mine(vec![]);
+        let funding = net.wallet.fund(1, &elsewhere(), 500_000, 1_000).unwrap();
+        net.mine(vec![funding.clone()]);
+        assert!(net.wallet.unconfirmed().is_empty());
+        net.wallet.blocks_disconnected(before);
+        net.mine_on(before, vec![]);
+        for _ in 0..2 {
+            assert_eq!(net.wallet.unconfirmed(), [funding.clone()]);
+            net.restart(true);
+        }
     }
 
     #[test]

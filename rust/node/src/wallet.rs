@@ -1501,7 +1501,7 @@ mod tests {
         }
         assert!(net.wallet.locked().is_empty());
         let left = net.wallet.unconfirmed();
-        assert_eq!(left, [pay], "which is sent again");
+        assert_eq!(left, vec![pay], "which is sent again");
     }
 
     #[test]
@@ -1516,7 +1516,7 @@ mod tests {
         net.wallet.blocks_disconnected(before);
         net.mine_on(before, vec![]);
         for _ in 0..2 {
-            assert_eq!(net.wallet.unconfirmed(), [funding.clone()]);
+            assert_eq!(net.wallet.unconfirmed(), vec![funding.clone()]);
             net.restart(true);
         }
     }

@@ -84,9 +84,10 @@ fuzz: ## every fuzz target in turn: make fuzz SECONDS=600 FUZZ="order wallet"
 	RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=$(CACHE)/fuzz/target cargo build --locked --release \
 	    --manifest-path rust/fuzz/Cargo.toml --target $(FUZZ_TARGET)
 	for target in $(FUZZ); do \
+	    case $$target in envelope|service|client) words=-dict=$(CURDIR)/rust/fuzz/lsps.dict;; *) words=;; esac; \
 	    mkdir -p $(CACHE)/fuzz/$$target && echo "== $$target" && \
 	    (cd $(CACHE)/fuzz && target/$(FUZZ_TARGET)/release/$$target -max_total_time=$(SECONDS) -max_len=4096 -timeout=20 \
-	        -print_final_stats=1 $$target $(CURDIR)/rust/fuzz/corpus/$$target); \
+	        $$words -print_final_stats=1 $$target $(CURDIR)/rust/fuzz/corpus/$$target); \
 	done
 
 bench: .venv/extension ## measure; JSON into benches/results

@@ -68,24 +68,23 @@ class Channel:
     """One channel, from ``accept`` on.
 
     Attributes:
+        id: Its id, which its funding changes.
         peer: The connection on which it is.
         opening: The offer.
         funding_txid: Its funding transaction as it is shown, once it is known.
         alias: What the LSP calls it in invoices, e.g. ``1x2x3``, once it is ready.
         policy: What the LSP last said that forwarding costs.
         ours_msat: What the client has in it.
-        arrived: Every HTLC that is, or was, irrevocably committed, in the order of its arrival.
     """
 
     def __init__(self, peer: Peer, opening: Opening) -> None:
+        self.id = opening.id
         self.peer = peer
         self.opening = opening
         self.funding_txid = ""
         self.alias: str | None = None
         self.policy: Policy | None = None
         self.ours_msat = 0
-        self.arrived: list[Htlc] = []
-        self._id = opening.id
         self._keys = Basepoints.new_keys()
         self._seed = new_key()
         self._terms: bolt3.Channel | None = None
@@ -97,14 +96,17 @@ class Channel:
         # How many commitments of the LSP we signed, how many of them it revoked, and how many of
         # ours we revoked.
         self._signed, self._their_revoked, self._revoked = 0, 0, 0
-        # Told of, but in no commitment; in ours; and those of them that we resolved.
+        # Told of, but in no commitment; in ours; those of them that we resolved; and those that are
+        # irrevocably committed and that nobody has waited for.
         self._new: list[Htlc] = []
         self._new_rate: int | None = None
         self._htlcs: dict[int, Htlc] = {}
         self._resolved: set[int] = set()
-        # Out of the LSP's commitment; and, until it has revoked the one before, what is in the
-        # one that we signed, and what we resolved and is not.
+        self._arrived: list[Htlc] = []
+        # Out of the LSP's commitment; all that ever were in it for good; and, until it has revoked
+        # the one before, what is in the one that we signed, and what we resolved and is not.
         self._gone: set[int] = set()
+        self._committed: frozenset[int] = frozenset()
         self._pending: tuple[frozenset[int], frozenset[int]] | None = None
         self._own_alias = secrets.token_bytes(8)
         self._to_sign = False
@@ -150,7 +152,7 @@ class Channel:
         )
         self.funding_txid = txid[::-1].hex()
         low = int.from_bytes(txid[-2:], "big") ^ index
-        self._id = txid[:-2] + low.to_bytes(2, "big")
+        self.id = txid[:-2] + low.to_bytes(2, "big")
 
     async def sign_funding(self) -> None:
         """Give the LSP its first commitment."""
@@ -166,9 +168,11 @@ class Channel:
         """Wait until the LSP says that it can be used."""
         await self._until(lambda: self.alias is not None)
 
-    async def open(self, to_self_delay: int) -> None:
+    async def open(
+        self, to_self_delay: int, htlc_minimum_msat: int = opening.HTLC_MINIMUM_MSAT
+    ) -> None:
         """All of this, without delay."""
-        await self.accept(to_self_delay)
+        await self.accept(to_self_delay, htlc_minimum_msat)
         await self.sign_funding()
         await self.say_ready()
         await self.until_ready()
@@ -187,10 +191,11 @@ class Channel:
 
     # HTLCs
 
-    async def htlcs(self, count: int) -> list[Htlc]:
-        """Wait until so many HTLCs in all have been irrevocably committed; all of them."""
-        await self._until(lambda: len(self.arrived) >= count)
-        return self.arrived
+    async def arrive(self, count: int = 1) -> list[Htlc]:
+        """Wait for the next HTLCs, until they are irrevocably committed."""
+        await self._until(lambda: len(self._arrived) >= count)
+        next_, self._arrived = self._arrived[:count], self._arrived[count:]
+        return next_
 
     async def fulfil(self, preimage: bytes, *htlcs: Htlc) -> None:
         """Claim HTLCs, until no commitment has them any more."""
@@ -265,7 +270,7 @@ class Channel:
 
     async def _reestablish(self) -> None:
         fields = _REESTABLISH.pack(
-            self._id,
+            self.id,
             self._revoked + 1,
             self._their_revoked,
             self._revealed,
@@ -276,7 +281,7 @@ class Channel:
     # Messages
 
     async def _send(self, kind: int, fields: bytes) -> None:
-        await self.peer.send_message(kind, self._id + fields)
+        await self.peer.send_message(kind, self.id + fields)
 
     async def _next(self, *kinds: int) -> tuple[int, bytes]:
         """The next message of these types; an error, or the offer of another channel, fails."""
@@ -291,7 +296,7 @@ class Channel:
             await self._take[kind](payload)
 
     async def _on_ready(self, payload: bytes) -> None:
-        assert payload[:32] == self._id
+        assert payload[:32] == self.id
         if self._signed == 1:
             self._point = payload[32:65]
         alias = int.from_bytes(tlv.read(payload[65:])[_ALIAS], "big")
@@ -299,7 +304,7 @@ class Channel:
 
     async def _on_add(self, payload: bytes) -> None:
         id_, number, amount, payment_hash, expiry, _ = _ADD.unpack_from(payload)
-        assert id_ == self._id
+        assert id_ == self.id
         stream = payload[_ADD.size :]
         extra = tlv.read(stream).get(EXTRA_FEE)
         if extra is not None:
@@ -311,7 +316,7 @@ class Channel:
         self._new_rate = int.from_bytes(payload[32:36], "big")
 
     async def _on_commitment_signed(self, payload: bytes) -> None:
-        assert payload[:32] == self._id
+        assert payload[:32] == self.id
         for id_ in self._gone:
             del self._htlcs[id_]
         self._resolved -= self._gone
@@ -327,19 +332,19 @@ class Channel:
 
     async def _on_revoke(self, payload: bytes) -> None:
         id_, self._revealed, self._point = payload[:32], payload[32:64], payload[64:97]
-        assert id_ == self._id
+        assert id_ == self.id
         assert self._pending is not None
         self._their_revoked += 1
         under_way, resolved = self._pending
-        known = {each.id for each in self.arrived}
-        self.arrived += [self._htlcs[id_] for id_ in sorted(under_way - known)]
+        self._arrived += [self._htlcs[id_] for id_ in sorted(under_way - self._committed)]
+        self._committed |= under_way
         self._gone |= resolved
         self._pending = None
         await self._commit()
 
     async def _on_reestablish(self, payload: bytes) -> None:
         id_, next_commitment, next_revocation, _, _ = _REESTABLISH.unpack_from(payload)
-        assert id_ == self._id
+        assert id_ == self.id
         assert (next_commitment, next_revocation) == (self._signed, self._revoked)
         self._reestablished = True
 

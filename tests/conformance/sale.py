@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 import pytest
 
 from .bolt11 import Hop
-from .offers import opening_fee
-from .opening import offered
+from .channel import Channel, Htlc
+from .offers import opening_fee, sellable
+from .opening import HTLC_MINIMUM_MSAT, offered
 from .payer import Outcome, Payer, invoice_over
 from .rpc import Client, Offer
 
@@ -69,6 +70,12 @@ class Sale(NamedTuple):
             delta=self.terms["lsp_cltv_expiry_delta"],
         )
 
+    async def open(self, htlc_minimum_msat: int = HTLC_MINIMUM_MSAT) -> Channel:
+        """Take the channel that is offered, until it is ready on both sides."""
+        channel = await Channel.offered(self.client.peer)
+        await channel.open(self.delay, htlc_minimum_msat)
+        return channel
+
     def invoice(self, amount: int, preimage: Preimage | None = None) -> str:
         """An invoice of this amount or part, msat."""
         return invoice_over(self.client, self.hop, amount, preimage and preimage.hash)
@@ -87,6 +94,13 @@ async def buy(client: Client, offer: Offer, size: int | None) -> Sale:
     return Sale(client, offer, answer.result)
 
 
+async def buy_fixed(client: Client) -> tuple[Sale, int]:
+    """Buy a channel for a payment of one size by the first offer; and that size, msat."""
+    offer = await first_offer(client)
+    size = sellable(offer)
+    return await buy(client, offer, size), size
+
+
 @contextlib.asynccontextmanager
 async def paying(payer: Payer, invoice: str) -> AsyncGenerator[asyncio.Task[Outcome], None]:
     """A payment on its way."""
@@ -102,3 +116,12 @@ async def no_more(client: Client) -> None:
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(offered(client.peer), QUIET_S)
     assert await client.others() == []
+
+
+def check_fee(htlcs: Sequence[Htlc], paid: int, fee: int) -> None:
+    """What a payment came to: everything but the fee, each part with what was taken from it."""
+    assert sum(each.extra_fee or 0 for each in htlcs) == fee
+    assert sum(each.amount_msat for each in htlcs) == paid - fee
+    # Of a part that is whole nothing is said (J-72), and none is empty (J-69).
+    assert all(each.extra_fee != 0 for each in htlcs)
+    assert all(each.amount_msat >= HTLC_MINIMUM_MSAT for each in htlcs)

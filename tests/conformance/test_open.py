@@ -14,15 +14,9 @@ from .opening import ERROR, FUNDING_CREATED, SCID_ALIAS, Opening, accept, offere
 from .payer import Outcome, Payer, invoice_over
 from .peer import Target
 from .rpc import Client
-from .sale import Sale, buy, first_offer, no_more, paying
+from .sale import Sale, buy, buy_fixed, first_offer, no_more, paying
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.timeout(60)]
-
-
-async def _fixed(client: Client) -> Sale:
-    """A channel for a payment of one size, bought by the first offer."""
-    offer = await first_offer(client)
-    return await buy(client, offer, sellable(offer))
 
 
 def _paying(payer: Payer, sale: Sale) -> AbstractAsyncContextManager[asyncio.Task[Outcome]]:
@@ -55,8 +49,7 @@ async def test_J_57_J_58_the_channel_is_private_and_carries_the_payment(
     our_client: Client, payer: Payer
 ) -> None:
     """With an alias, and with room for what is forwarded above a reserve of 1 %."""
-    sale = await _fixed(our_client)
-    size = sellable(sale.offer)
+    sale, size = await buy_fixed(our_client)
     async with _paying(payer, sale) as payment:
         opening, *_ = await _refuse(our_client, payment)
         assert SCID_ALIAS in opening.kind
@@ -68,7 +61,8 @@ async def test_J_61_S_40_S_43_a_client_that_refuses_the_channel(
     our_client: Client, payer: Payer
 ) -> None:
     """As one does that takes no channel of this LSP unconfirmed: ``unknown_next_peer``."""
-    async with _paying(payer, await _fixed(our_client)) as payment:
+    sale, _ = await buy_fixed(our_client)
+    async with _paying(payer, sale) as payment:
         openings = await _refuse(our_client, payment)
         assert await payment == "permanent"
         await no_more(our_client)
@@ -79,7 +73,7 @@ async def test_J_58_a_client_that_refuses_gets_no_channel_without_an_alias(
     our_client: Client, payer: Payer
 ) -> None:
     """What the client takes has an alias, or is not funded."""
-    sale = await _fixed(our_client)
+    sale, _ = await buy_fixed(our_client)
     async with _paying(payer, sale) as payment:
         while opening := await _unless(payment, offered(our_client.peer)):
             if SCID_ALIAS in opening.kind:
@@ -94,7 +88,7 @@ async def test_J_62_S_36_a_client_that_hangs_up_at_the_offer(
     our_client: Client, our_lsp: Target, payer: Payer
 ) -> None:
     """``temporary_channel_failure``, and the next payment is served."""
-    sale = await _fixed(our_client)
+    sale, _ = await buy_fixed(our_client)
     async with _paying(payer, sale) as payment:
         await offered(our_client.peer)
         await our_client.peer.close()
@@ -109,7 +103,7 @@ async def test_J_59_J_64_S_44_a_client_that_delays_longer_than_was_sold(
     our_client: Client, payer: Payer
 ) -> None:
     """The LSP gives up each open by ``error``, and begins others; in the end the payment fails."""
-    sale = await _fixed(our_client)
+    sale, _ = await buy_fixed(our_client)
     openings: list[Opening] = []
     async with _paying(payer, sale) as payment:
         while opening := await _unless(payment, offered(our_client.peer)):
@@ -126,7 +120,7 @@ async def test_J_59_J_62_S_36_a_client_that_hangs_up_at_the_funding(
     our_client: Client, payer: Payer
 ) -> None:
     """It is offered, as its delay is the longest that was sold."""
-    sale = await _fixed(our_client)
+    sale, _ = await buy_fixed(our_client)
     async with _paying(payer, sale) as payment:
         opening = await offered(our_client.peer)
         await accept(our_client.peer, opening, sale.delay)
@@ -154,7 +148,7 @@ async def test_J_33_S_30_S_31_a_variable_payment_outside_the_offer(
 async def test_S_25_a_payment_to_a_scid_that_was_never_sold(
     our_client: Client, payer: Payer
 ) -> None:
-    sale = await _fixed(our_client)
+    sale, _ = await buy_fixed(our_client)
     block, transaction, output = sale.hop.scid.split("x")
     stray = sale.hop._replace(scid=f"{block}x{transaction}x{int(output) ^ 1}")
     assert await payer.pay(invoice_over(our_client, stray, sellable(sale.offer))) == "permanent"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from . import bolt3, opening, tlv
 from .bolt3 import Basepoints
 from .bolt8 import new_key
-from .curve import public_key
+from .curve import public_key, sign
 from .opening import ERROR, FUNDING_CREATED, OPEN, Opening
 from .peer import Peer
 
@@ -62,6 +62,10 @@ class Policy(NamedTuple):
     delta: int
     base_fee_msat: int
     ppm: int
+
+    def fee(self, amount_msat: int) -> int:
+        """What forwarding an amount costs, msat (BOLT 7)."""
+        return self.base_fee_msat + amount_msat * self.ppm // 1_000_000
 
 
 class Channel:
@@ -154,9 +158,11 @@ class Channel:
         low = int.from_bytes(txid[-2:], "big") ^ index
         self.id = txid[:-2] + low.to_bytes(2, "big")
 
-    async def sign_funding(self) -> None:
-        """Give the LSP its first commitment."""
+    async def sign_funding(self, *, wrongly: bool = False) -> None:
+        """Give the LSP its first commitment, or a signature that is none of it."""
         signature, _ = self._sign()
+        if wrongly:
+            signature, _ = sign(bytes(32), self._keys.funding)
         await self._send(FUNDING_SIGNED, signature)
 
     async def say_ready(self) -> None:
@@ -196,6 +202,13 @@ class Channel:
         await self._until(lambda: len(self._arrived) >= count)
         next_, self._arrived = self._arrived[:count], self._arrived[count:]
         return next_
+
+    async def affordable(self, amount_msat: int) -> Policy:
+        """Wait until forwarding so much costs less than that; what it costs."""
+        while (policy := self.policy) is None or policy.fee(amount_msat) >= amount_msat:
+            kind, payload = await self._next(*self._take)
+            await self._take[kind](payload)
+        return policy
 
     async def fulfil(self, preimage: bytes, *htlcs: Htlc) -> None:
         """Claim HTLCs, until no commitment has them any more."""

@@ -132,9 +132,10 @@ async def _own_world(box: Sandbox, root_ca: Path) -> World:
     async def target(node: Node) -> Target:
         return Target.parse((await node.status()).address)
 
+    tokens = {token: menu(tiers) for token, tiers in ours.TOKENS.items()}
     service = LspConfig(
         menu=menu(ours.MENU),
-        token_menus={token: menu(tiers) for token, tiers in ours.TOKENS.items()},
+        token_menus=tokens,
         limits=Limits(max_orders_per_client=ours.ORDERS_PER_CLIENT),
         # Every client of the suite is a stranger.
         lending=Lending(strangers_ppm=1_000_000),
@@ -144,6 +145,7 @@ async def _own_world(box: Sandbox, root_ca: Path) -> World:
     careful = LspConfig(menu=menu(ours.MENU), webhooks=WebhookConfig(root_ca=root_ca))
     strict = LspConfig(
         menu=menu(ours.MENU),
+        token_menus=tokens,
         trust=TrustModel.CLIENT_TRUSTS_LSP,
         limits=Limits(max_orders_per_client=ours.STRICT_ORDERS_PER_CLIENT),
     )
@@ -234,6 +236,20 @@ async def client(lsp: Target) -> AsyncGenerator[Client, None]:
 async def our_client(our_lsp: Target) -> AsyncGenerator[Client, None]:
     """A new client of the LSP with the settings of ``ours``."""
     async with await Client.connect(our_lsp) as connected:
+        yield connected
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def strict_client(strict_lsp: Target) -> AsyncGenerator[Client, None]:
+    """A new client of the LSP that its clients must trust."""
+    async with await Client.connect(strict_lsp) as connected:
+        yield connected
+
+
+@pytest_asyncio.fixture(loop_scope="package", params=["our_lsp", "strict_lsp"])
+async def either_client(request: pytest.FixtureRequest) -> AsyncGenerator[Client, None]:
+    """A new client of an LSP that trusts it, and one of an LSP that it has to trust."""
+    async with await Client.connect(request.getfixturevalue(request.param)) as connected:
         yield connected
 
 

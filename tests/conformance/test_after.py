@@ -50,9 +50,7 @@ async def test_J_77_S_69_the_alias_with_the_fees_of_the_channel(
     """As the LSP last told them the client, which gets the whole amount."""
     sale, channel, _ = await _paid(our_client, payer)
     assert channel.alias is not None
-    assert channel.policy is not None
-    print(channel.policy)
-    delta, base, ppm = channel.policy
+    delta, base, ppm = await channel.affordable(SMALL)
     hop = sale.hop._replace(scid=channel.alias, base_fee_msat=base, ppm=ppm, delta=delta)
     preimage = Preimage.new()
     async with paying(payer, invoice_over(our_client, hop, SMALL, preimage.hash)) as payment:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from .opening import ERROR, accept, offered
 from .payer import Payer
 from .rpc import Client
 from .sale import QUIET_S, Preimage, buy, buy_fixed, check_fee, first_offer, no_more, paying
@@ -17,8 +18,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.timeout(60)
 # Fixed amounts
 
 
-async def test_J_70_J_71_S_15_a_payment_in_one_part(our_client: Client, payer: Payer) -> None:
-    sale, size = await buy_fixed(our_client)
+async def test_J_70_J_71_S_15_a_payment_in_one_part(either_client: Client, payer: Payer) -> None:
+    sale, size = await buy_fixed(either_client)
     preimage = Preimage.new()
     async with paying(payer, sale.invoice(size, preimage)) as payment:
         channel = await sale.open()
@@ -32,16 +33,16 @@ async def test_J_70_J_71_S_15_a_payment_in_one_part(our_client: Client, payer: P
 
 
 async def test_J_46_J_47_J_70_J_72_S_17_a_payment_in_two_parts(
-    our_client: Client, payers: Sequence[Payer]
+    either_client: Client, payers: Sequence[Payer]
 ) -> None:
     """The first is held for the second; of the fee, which either part could bear, one does."""
-    sale, size = await buy_fixed(our_client)
+    sale, size = await buy_fixed(either_client)
     fee, preimage = sale.fee(size), Preimage.new()
     parts = [size // 3, size - size // 3]
     assert fee < min(parts)
     first, second = (sale.invoice(each, preimage) for each in parts)
     async with paying(payers[0], first) as paying_one:
-        await no_more(our_client)
+        await no_more(either_client)
         async with paying(payers[1], second) as paying_other:
             channel = await sale.open()
             htlcs = await channel.arrive(2)
@@ -54,14 +55,14 @@ async def test_J_46_J_47_J_70_J_72_S_17_a_payment_in_two_parts(
 
 
 async def test_J_69_J_71_S_17_a_fee_that_no_part_bears_alone(
-    our_client: Client, payers: Sequence[Payer]
+    either_client: Client, payers: Sequence[Payer]
 ) -> None:
     """Each part is reduced, and none below the smallest HTLC that the client takes."""
-    offer = await first_offer(our_client, "flat")
+    offer = await first_offer(either_client, "flat")
     minimum = 900_000
     fee = int(offer["min_fee_msat"])
     size = fee + 2 * minimum
-    sale, preimage = await buy(our_client, offer, size), Preimage.new()
+    sale, preimage = await buy(either_client, offer, size), Preimage.new()
     invoices = [sale.invoice(size // 2, preimage) for _ in payers]
     one, other = [asyncio.create_task(p.pay(i)) for p, i in zip(payers, invoices, strict=True)]
     channel = await sale.open(minimum)
@@ -107,14 +108,14 @@ async def test_J_47_S_21_parts_of_two_payments_do_not_add_up(
 
 
 async def test_J_70_S_24_more_than_the_size_is_paid(
-    our_client: Client, payers: Sequence[Payer]
+    either_client: Client, payers: Sequence[Payer]
 ) -> None:
     """The fee is that of the size, and the client gets the rest."""
-    offer = await first_offer(our_client, "share")
+    offer = await first_offer(either_client, "share")
     size = 8_000_001
-    sale, preimage = await buy(our_client, offer, size), Preimage.new()
+    sale, preimage = await buy(either_client, offer, size), Preimage.new()
     async with paying(payers[0], sale.invoice(size - 1, preimage)) as first:
-        await no_more(our_client)
+        await no_more(either_client)
         async with paying(payers[1], sale.invoice(size, preimage)) as second:
             channel = await sale.open()
             htlcs = await channel.arrive(2)
@@ -146,15 +147,33 @@ async def test_J_48_J_49_J_50_S_16_a_payment_that_lacks_a_part(
             assert await payment == "paid"
 
 
+async def test_J_64_S_44_the_channel_after_one_that_the_lsp_gave_up(
+    our_client: Client, payer: Payer
+) -> None:
+    """The payment waits for it."""
+    sale, size = await buy_fixed(our_client)
+    preimage = Preimage.new()
+    async with paying(payer, sale.invoice(size, preimage)) as payment:
+        refused = await offered(our_client.peer)
+        await accept(our_client.peer, refused, sale.delay + 1)
+        _, error = await our_client.peer.message(ERROR)
+        assert error[:32] == refused.id
+        channel = await sale.open()
+        htlcs = await channel.arrive()
+        check_fee(htlcs, size, sale.fee(size))
+        await channel.fulfil(preimage.data, *htlcs)
+        assert await payment == "paid"
+
+
 # Variable amounts
 
 
 @pytest.mark.parametrize("amount", [4_000_000, 4_000_001, 4_000_004])
 async def test_J_55_the_fee_of_any_payment_is_that_of_its_amount(
-    our_client: Client, payer: Payer, amount: int
+    either_client: Client, payer: Payer, amount: int
 ) -> None:
-    offer = await first_offer(our_client, "share")
-    sale, preimage = await buy(our_client, offer, None), Preimage.new()
+    offer = await first_offer(either_client, "share")
+    sale, preimage = await buy(either_client, offer, None), Preimage.new()
     async with paying(payer, sale.invoice(amount, preimage)) as payment:
         channel = await sale.open()
         htlcs = await channel.arrive()
@@ -165,14 +184,14 @@ async def test_J_55_the_fee_of_any_payment_is_that_of_its_amount(
 
 
 async def test_J_56_S_30_S_31_a_payment_that_can_just_bear_the_fee(
-    our_client: Client, payer: Payer
+    either_client: Client, payer: Payer
 ) -> None:
     """One msat less fails for good, and the channel is then opened for one that is enough."""
-    offer = await first_offer(our_client, "flat")
+    offer = await first_offer(either_client, "flat")
     fee, minimum = int(offer["min_fee_msat"]), 1_000
-    sale, preimage = await buy(our_client, offer, None), Preimage.new()
+    sale, preimage = await buy(either_client, offer, None), Preimage.new()
     assert await payer.pay(sale.invoice(fee + minimum - 1)) == "permanent"
-    await no_more(our_client)
+    await no_more(either_client)
     async with paying(payer, sale.invoice(fee + minimum, preimage)) as payment:
         channel = await sale.open(minimum)
         (htlc,) = await channel.arrive()
@@ -182,11 +201,11 @@ async def test_J_56_S_30_S_31_a_payment_that_can_just_bear_the_fee(
 
 
 async def test_J_55_S_34_a_second_payment_before_the_first_is_claimed(
-    our_client: Client, payers: Sequence[Payer]
+    either_client: Client, payers: Sequence[Payer]
 ) -> None:
     """One channel carries both, and one of them pays for it."""
-    offer = await first_offer(our_client, "share")
-    sale, one, other = await buy(our_client, offer, None), Preimage.new(), Preimage.new()
+    offer = await first_offer(either_client, "share")
+    sale, one, other = await buy(either_client, offer, None), Preimage.new(), Preimage.new()
     first, second = 8_000_000, 400_000
     async with paying(payers[0], sale.invoice(first, one)) as paying_one:
         channel = await sale.open()

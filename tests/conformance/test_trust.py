@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
-import pytest_asyncio
 
 from .channel import Channel, Htlc
+from .opening import ERROR
 from .payer import Chain, Payer
-from .peer import Target
 from .rpc import Client
 from .sale import QUIET_S, Preimage, buy_fixed, check_fee, no_more, paying
 
@@ -18,13 +17,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.timeout(60)
 
 _PAUSE_S, _PATIENCE_S = 0.02, 10.0
 Failing = Callable[[Channel, Htlc], Awaitable[None]]
-
-
-@pytest_asyncio.fixture(loop_scope="package")
-async def strict_client(strict_lsp: Target) -> AsyncGenerator[Client, None]:
-    """A new client of the LSP that its clients must trust."""
-    async with await Client.connect(strict_lsp) as connected:
-        yield connected
 
 
 async def published(chain: Chain, channel: Channel) -> None:
@@ -174,3 +166,17 @@ async def test_S_54_of_two_parts_one_is_failed(our_client: Client, payers: Seque
         await channel.fulfil(again.data, *htlcs)
         assert await payment == "paid"
     await no_more(our_client)
+
+
+async def test_a_client_that_signs_wrongly_gets_no_funding(
+    our_client: Client, payer: Payer, chain: Chain
+) -> None:
+    """Nothing is published that the LSP could not get back."""
+    sale, size = await buy_fixed(our_client)
+    async with paying(payer, sale.invoice(size)) as payment:
+        channel = await Channel.offered(our_client.peer)
+        await channel.accept(sale.delay)
+        await channel.sign_funding(wrongly=True)
+        await our_client.peer.message(ERROR)
+        await unpublished(chain, channel)
+        payment.cancel()

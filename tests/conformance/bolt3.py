@@ -51,7 +51,7 @@ class Transaction(NamedTuple):
     """A transaction with one input and no witness yet; the id of what it spends as a hash."""
 
     spent: bytes
-    index: int
+    output: int
     sequence: int
     outputs: list[Output]
     locktime: int
@@ -78,7 +78,7 @@ class Transaction(NamedTuple):
 
     @property
     def _outpoint(self) -> bytes:
-        return self.spent + _little(self.index, 4)
+        return self.spent + _little(self.output, 4)
 
     def digest(self, script: bytes, amount_sat: int, *, single: bool = False) -> bytes:
         """What is signed (BIP 143) to spend an output of this script and amount.
@@ -122,7 +122,7 @@ class Channel(NamedTuple):
 
     Attributes:
         txid: The funding transaction's id as a hash.
-        index: The funding output.
+        output: The index of the funding output.
         capacity_sat: What it holds.
         funder: The points of the side that paid for it.
         other: The points of the other side.
@@ -131,7 +131,7 @@ class Channel(NamedTuple):
     """
 
     txid: bytes
-    index: int
+    output: int
     capacity_sat: int
     funder: Basepoints
     other: Basepoints
@@ -230,7 +230,7 @@ def commitment(
     )
     transaction = Transaction(
         spent=channel.txid,
-        index=channel.index,
+        output=channel.output,
         sequence=0x80 << 24 | obscured >> 24,
         outputs=[output for output, _, _ in made],
         locktime=0x20 << 24 | obscured & 0xFFFFFF,
@@ -245,7 +245,7 @@ def htlc_transaction(channel: Channel, made: Commitment, index: int) -> Transact
     script = _hashed(_delayed_script(channel, made.point))
     return Transaction(
         spent=made.transaction.id,
-        index=index,
+        output=index,
         sequence=1,
         outputs=[Output(htlc.amount_msat // 1_000, script)],
         locktime=htlc.expiry if htlc.offered else 0,

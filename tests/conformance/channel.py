@@ -147,7 +147,7 @@ class Channel:
         *theirs, _ = self.opening.points
         self._terms = bolt3.Channel(
             txid=txid,
-            index=index,
+            output=index,
             capacity_sat=self.opening.capacity_sat,
             funder=Basepoints(*theirs),
             other=points,

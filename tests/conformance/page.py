@@ -58,7 +58,7 @@ What bLIP-50, -51, -52 and -55 ask of an LSP and its clients, by ids of our own,
 show how ldkjit stands to it. A test is named after what it checks: `test_J_31_…`.
 
 `tests/conformance` is a suite of its own. It talks BOLT 8 and nothing else, so that it can test any
-LSP, and a failure names the requirement that it is about. Its client has a channel of its own, a few
+LSP, and a failure names the requirement that it is about. Its client has a channel of its own, some
 hundred lines of BOLT 2 and 3: it sees each part of a payment that is forwarded to it and what was
 taken from that, claims it or fails it, hangs up where it likes, and looks whether the funding is
 published. What only an engine, a clock or another node can show (parts by the dozen, payers and

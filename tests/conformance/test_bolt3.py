@@ -60,7 +60,7 @@ def example(vector: dict[str, Any]) -> tuple[Channel, Commitment]:
     ]
     channel = Channel(
         txid=TXID,
-        index=0,
+        output=0,
         capacity_sat=CAPACITY_SAT,
         funder=OURS.points(),
         other=THEIRS.points(),

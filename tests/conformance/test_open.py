@@ -12,7 +12,7 @@ import pytest
 from .offers import sellable
 from .opening import ERROR, FUNDING_CREATED, SCID_ALIAS, Opening, accept, offered, refuse
 from .payer import Outcome, Payer, invoice_over
-from .peer import Target
+from .peer import Peer, Target
 from .rpc import Client
 from .sale import Sale, buy, buy_fixed, first_offer, no_more, paying
 
@@ -97,6 +97,18 @@ async def test_J_62_S_36_a_client_that_hangs_up_at_the_offer(
         sale = sale._replace(client=again)
         async with _paying(payer, sale) as payment:
             assert await _refuse(again, payment)
+
+
+@pytest.mark.parametrize("lacking", ["anchors", "scid_alias"])
+async def test_J_58_S_48_a_client_that_cannot_have_such_a_channel(
+    our_lsp: Target, payer: Payer, lacking: str
+) -> None:
+    """It is offered no other one, and its payment fails."""
+    async with Client(await Peer.connect(our_lsp, less=[lacking])) as client:
+        sale, _ = await buy_fixed(client)
+        async with _paying(payer, sale) as payment:
+            assert await payment == "permanent"
+            await no_more(client)
 
 
 async def test_J_59_J_64_S_44_a_client_that_delays_longer_than_was_sold(

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from .channel import Channel, Htlc
-from .opening import ERROR
+from .opening import ERROR, refuse
 from .payer import Chain, Payer
+from .peer import Target
 from .rpc import Client
 from .sale import QUIET_S, Preimage, buy_fixed, check_fee, no_more, paying
 
@@ -106,7 +107,7 @@ async def test_J_66_an_lsp_that_is_trusted_publishes_though_the_client_goes(
 
 
 @pytest.mark.parametrize("fail", [Channel.fail, Channel.fail_malformed])
-async def test_S_53_S_54_a_client_that_fails_the_payment_still_owes_the_fee(
+async def test_S_53_S_54_S_62_a_client_that_fails_the_payment_still_owes_the_fee(
     our_client: Client, payers: Sequence[Payer], fail: Failing
 ) -> None:
     """The next payment over the channel, which is there, pays for it."""
@@ -166,6 +167,51 @@ async def test_S_54_of_two_parts_one_is_failed(our_client: Client, payers: Seque
         await channel.fulfil(again.data, *htlcs)
         assert await payment == "paid"
     await no_more(our_client)
+
+
+async def test_J_66_S_52_a_client_that_gives_up_a_channel_without_funding(
+    strict_client: Client, payer: Payer, chain: Chain
+) -> None:
+    """Its funding is never published, and the next payment gets a channel of its own."""
+    sale, size = await buy_fixed(strict_client)
+    async with paying(payer, sale.invoice(size)) as payment:
+        channel = await sale.open()
+        (htlc,) = await channel.arrive()
+        await channel.fail(htlc)
+        assert await payment != "paid"
+        await refuse(strict_client.peer, channel.id, "not wanted any more")
+    preimage = Preimage.new()
+    async with paying(payer, sale.invoice(size, preimage)) as payment:
+        another = await sale.open()
+        htlcs = await another.arrive()
+        check_fee(htlcs, size, sale.fee(size))
+        await another.fulfil(preimage.data, *htlcs)
+        assert await payment == "paid"
+        await published(chain, another)
+    await unpublished(chain, channel)
+
+
+async def test_S_46_two_channels_at_once(
+    our_lsp: Target, payers: Sequence[Payer], chain: Chain
+) -> None:
+    """Both are funded: neither takes the other's coins."""
+
+    async def one(payer: Payer) -> Channel:
+        async with await Client.connect(our_lsp) as client:
+            sale, size = await buy_fixed(client)
+            preimage = Preimage.new()
+            async with paying(payer, sale.invoice(size, preimage)) as payment:
+                channel = await sale.open()
+                htlcs = await channel.arrive()
+                check_fee(htlcs, size, sale.fee(size))
+                await channel.fulfil(preimage.data, *htlcs)
+                assert await payment == "paid"
+                await published(chain, channel)
+                return channel
+
+    channels = await asyncio.gather(*map(one, payers))
+    assert {each.funding_txid for each in channels} <= {*await chain.mempool()}
+    assert len({each.id for each in channels}) == len(payers)
 
 
 async def test_a_client_that_signs_wrongly_gets_no_funding(

@@ -184,6 +184,11 @@ def funding_script(channel: Channel) -> bytes:
     return _small(2) + _sized(one) + _sized(two) + _small(2) + _CHECKMULTISIG
 
 
+def hashed(script: bytes) -> bytes:
+    """The script of an output that pays to a script."""
+    return b"\0" + _sized(hashlib.sha256(script).digest())
+
+
 def commitment(
     channel: Channel,
     number: int,
@@ -212,7 +217,7 @@ def commitment(
     made: list[tuple[Output, int, Htlc | None]] = []
 
     def add(sat: int, script: bytes, htlc: Htlc | None = None) -> None:
-        made.append((Output(sat, _hashed(script)), htlc.expiry if htlc else 0, htlc))
+        made.append((Output(sat, hashed(script)), htlc.expiry if htlc else 0, htlc))
 
     for each in large:
         add(each.amount_msat // 1_000, _htlc_script(channel, point, each), each)
@@ -242,7 +247,7 @@ def commitment(
 def htlc_transaction(channel: Channel, made: Commitment, index: int) -> Transaction:
     """What the funder takes back an HTLC with, or claims it: the second stage of an output."""
     htlc = made.htlcs[index]
-    script = _hashed(_delayed_script(channel, made.point))
+    script = hashed(_delayed_script(channel, made.point))
     return Transaction(
         spent=made.transaction.id,
         output=index,
@@ -311,11 +316,6 @@ def _htlc_script(channel: Channel, point: bytes, htlc: Htlc) -> bytes:
             _small(1) + _CHECKSEQUENCE + _DROP + _ENDIF,
         ]
     )
-
-
-def _hashed(script: bytes) -> bytes:
-    """The output script that pays to a script."""
-    return b"\0" + _sized(hashlib.sha256(script).digest())
 
 
 def _small(number: int) -> bytes:

@@ -68,6 +68,15 @@ class Policy(NamedTuple):
         return self.base_fee_msat + amount_msat * self.ppm // 1_000_000
 
 
+class Funding(NamedTuple):
+    """The output that a channel is to have: where, its script in hex, and its amount."""
+
+    txid: str
+    vout: int
+    script: str
+    amount_sat: int
+
+
 class Channel:
     """One channel, from ``accept`` on.
 
@@ -75,7 +84,7 @@ class Channel:
         id: Its id, which its funding changes.
         peer: The connection on which it is.
         opening: The offer.
-        funding_txid: Its funding transaction as it is shown, once it is known.
+        funding: What funds it, once that is known.
         alias: What the LSP calls it in invoices, e.g. ``1x2x3``, once it is ready.
         policy: What the LSP last said that forwarding costs.
         ours_msat: What the client has in it.
@@ -85,7 +94,7 @@ class Channel:
         self.id = opening.id
         self.peer = peer
         self.opening = opening
-        self.funding_txid = ""
+        self.funding: Funding | None = None
         self.alias: str | None = None
         self.policy: Policy | None = None
         self.ours_msat = 0
@@ -154,7 +163,8 @@ class Channel:
             delay=to_self_delay,
             dust_sat=self.opening.dust_sat,
         )
-        self.funding_txid = txid[::-1].hex()
+        script = bolt3.hashed(bolt3.funding_script(self._terms)).hex()
+        self.funding = Funding(txid[::-1].hex(), index, script, self.opening.capacity_sat)
         low = int.from_bytes(txid[-2:], "big") ^ index
         self.id = txid[:-2] + low.to_bytes(2, "big")
 
@@ -206,8 +216,7 @@ class Channel:
     async def affordable(self, amount_msat: int) -> Policy:
         """Wait until forwarding so much costs less than that; what it costs."""
         while (policy := self.policy) is None or policy.fee(amount_msat) >= amount_msat:
-            kind, payload = await self._next(*self._take)
-            await self._take[kind](payload)
+            await self._step()
         return policy
 
     async def fulfil(self, preimage: bytes, *htlcs: Htlc) -> None:
@@ -305,8 +314,11 @@ class Channel:
 
     async def _until(self, done: Callable[[], bool]) -> None:
         while not done():
-            kind, payload = await self._next(*self._take)
-            await self._take[kind](payload)
+            await self._step()
+
+    async def _step(self) -> None:
+        kind, payload = await self._next(*self._take)
+        await self._take[kind](payload)
 
     async def _on_ready(self, payload: bytes) -> None:
         assert payload[:32] == self.id
@@ -351,7 +363,7 @@ class Channel:
         under_way, resolved = self._pending
         self._arrived += [self._htlcs[id_] for id_ in sorted(under_way - self._committed)]
         self._committed |= under_way
-        self._gone |= resolved
+        self._gone |= resolved & self._resolved
         self._pending = None
         await self._commit()
 

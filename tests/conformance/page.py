@@ -86,7 +86,7 @@ those of ldkjit. `make conformance` writes a second page, with passed and failed
 **ldk-node 0.7.1** says how its LSP does in the tests in `conformance/` that the suite puts to it;
 `tests/interop` sees to it that this stays true. Where it *fails* there is the name of the reason,
 of which [the last table](#ldk-node-071) says more. A test that fails carries several ids, and may
-fail for one of them. — is where it is asked nothing, as it is not about payments.
+fail for one of them. — is where it is asked nothing, as of all payments.
 """
 _OF_HAZARDS = """
 ## Hazards

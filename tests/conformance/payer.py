@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from .bolt11 import Hop, Invoice, write_invoice
 from .rpc import Client
@@ -24,10 +24,10 @@ class Payer(Protocol):
 
 
 class Chain(Protocol):
-    """A node that knows the LSP's transactions."""
+    """A bitcoind that gets the LSP's transactions."""
 
-    async def mempool(self) -> list[str]:
-        """The ids of all that are not yet in a block."""
+    async def txout(self, txid: str, vout: int) -> dict[str, Any] | None:
+        """An unspent output, in a block or not, as ``gettxout`` tells it."""
         ...
 
 

@@ -15,11 +15,13 @@ from .bolt11 import Hop
 from .channel import Channel, Htlc
 from .offers import opening_fee, sellable
 from .opening import HTLC_MINIMUM_MSAT, offered
-from .payer import Outcome, Payer, invoice_over
+from .payer import Chain, Outcome, Payer, invoice_over
 from .rpc import Client, Offer
 
 # For what must not happen; what it would take is a few milliseconds.
 QUIET_S = 0.3
+_PAUSE_S, _PATIENCE_S = 0.02, 10.0
+_SAT_PER_BTC = 100_000_000
 
 
 class Preimage(NamedTuple):
@@ -125,3 +127,30 @@ def check_fee(htlcs: Sequence[Htlc], paid: int, fee: int) -> None:
     # Of a part that is whole nothing is said (J-72), and none is empty (J-69).
     assert all(each.extra_fee != 0 for each in htlcs)
     assert all(each.amount_msat >= HTLC_MINIMUM_MSAT for each in htlcs)
+
+
+async def is_published(chain: Chain, channel: Channel) -> bool:
+    """Whether the funding transaction is there; if so, it has the output that it should have."""
+    funding = channel.funding
+    assert funding is not None
+    output = await chain.txout(funding.txid, funding.vout)
+    if output is None:
+        return False
+    assert output["scriptPubKey"]["hex"] == funding.script
+    assert round(output["value"] * _SAT_PER_BTC) == funding.amount_sat
+    return True
+
+
+async def published(chain: Chain, channel: Channel) -> None:
+    """Wait until the funding transaction is published, of which nobody tells us."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _PATIENCE_S
+    while not await is_published(chain, channel):
+        assert loop.time() < end, f"{channel.funding} was not published"
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def unpublished(chain: Chain, channel: Channel) -> None:
+    """The funding transaction is not published."""
+    await asyncio.sleep(QUIET_S)
+    assert not await is_published(chain, channel)

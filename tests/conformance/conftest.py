@@ -6,7 +6,7 @@ The only file of the suite that knows ldkjit.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +17,7 @@ from web import Web
 from . import ours, peer
 from .bolt11 import read_invoice
 from .fake_lsp import FakeLsp
-from .payer import Outcome, Payer
+from .payer import Chain, Outcome, Payer
 from .peer import Target
 from .rpc import Client, Offer
 from .shop import Shop
@@ -37,7 +37,8 @@ class World(NamedTuple):
     strict: Target | None = None
     plain: Target | None = None
     careful: Target | None = None
-    payer: Payer | None = None
+    payers: Sequence[Payer] = ()
+    chain: Chain | None = None
 
 
 class OurPayer:
@@ -131,9 +132,10 @@ async def _own_world(box: Sandbox, root_ca: Path) -> World:
     async def target(node: Node) -> Target:
         return Target.parse((await node.status()).address)
 
+    tokens = {token: menu(tiers) for token, tiers in ours.TOKENS.items()}
     service = LspConfig(
         menu=menu(ours.MENU),
-        token_menus={token: menu(tiers) for token, tiers in ours.TOKENS.items()},
+        token_menus=tokens,
         limits=Limits(max_orders_per_client=ours.ORDERS_PER_CLIENT),
         # Every client of the suite is a stranger.
         lending=Lending(strangers_ppm=1_000_000),
@@ -143,6 +145,7 @@ async def _own_world(box: Sandbox, root_ca: Path) -> World:
     careful = LspConfig(menu=menu(ours.MENU), webhooks=WebhookConfig(root_ca=root_ca))
     strict = LspConfig(
         menu=menu(ours.MENU),
+        token_menus=tokens,
         trust=TrustModel.CLIENT_TRUSTS_LSP,
         limits=Limits(max_orders_per_client=ours.STRICT_ORDERS_PER_CLIENT),
     )
@@ -153,12 +156,15 @@ async def _own_world(box: Sandbox, root_ca: Path) -> World:
         await box.lsp("strict", lsp=strict, peer_limits=guests),
         await box.lsp("careful", lsp=careful),
     ]
-    channels = [(each, ours.INBOUND_SAT) for each in lsps[:2]]
-    payer = OurPayer(await box.node("payer", funds=sat(10_000_000), channels=channels))
+    channels = [(each, ours.INBOUND_SAT // len(ours.PAYERS)) for each in lsps[:2]]
+    payers = [
+        OurPayer(await box.node(name, funds=sat(10_000_000), channels=channels))
+        for name in ours.PAYERS
+    ]
     plain = await box.node("plain")
     targets = [await target(each) for each in (*lsps, plain)]
     first, strict_lsp, careful_lsp, plain_node = targets
-    return World(first, None, strict_lsp, plain_node, careful_lsp, payer)
+    return World(first, None, strict_lsp, plain_node, careful_lsp, payers, box.chain.rpc)
 
 
 @pytest.fixture
@@ -186,11 +192,25 @@ def careful_lsp(world: World) -> Target:
 
 
 @pytest.fixture
-def payer(world: World) -> Payer:
-    """Who can pay over the LSP with the settings of ``ours``."""
-    if world.payer is None:
-        pytest.skip("needs a payer with a channel to the LSP")
-    return world.payer
+def payers(world: World) -> Sequence[Payer]:
+    """Two that can pay over the LSPs with the settings of ``ours``, each a part of a payment."""
+    if not world.payers:
+        pytest.skip("needs payers with channels to the LSP")
+    return world.payers
+
+
+@pytest.fixture
+def payer(payers: Sequence[Payer]) -> Payer:
+    """One of them."""
+    return payers[0]
+
+
+@pytest.fixture
+def chain(world: World) -> Chain:
+    """What LSPs send their transactions to."""
+    if world.chain is None:
+        pytest.skip("needs to see the LSP's bitcoind")
+    return world.chain
 
 
 @pytest.fixture
@@ -216,6 +236,20 @@ async def client(lsp: Target) -> AsyncGenerator[Client, None]:
 async def our_client(our_lsp: Target) -> AsyncGenerator[Client, None]:
     """A new client of the LSP with the settings of ``ours``."""
     async with await Client.connect(our_lsp) as connected:
+        yield connected
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def strict_client(strict_lsp: Target) -> AsyncGenerator[Client, None]:
+    """A new client of the LSP that its clients must trust."""
+    async with await Client.connect(strict_lsp) as connected:
+        yield connected
+
+
+@pytest_asyncio.fixture(loop_scope="package", params=["our_lsp", "strict_lsp"])
+async def either_client(request: pytest.FixtureRequest) -> AsyncGenerator[Client, None]:
+    """A new client of an LSP that trusts it, and one of an LSP that it has to trust."""
+    async with await Client.connect(request.getfixturevalue(request.param)) as connected:
         yield connected
 
 

@@ -1,4 +1,4 @@
-"""The curve secp256k1 as BOLT 8 and BOLT 11 need it, in plain integers: for tests, not for secrets.
+"""The curve secp256k1 as BOLT 3, 8 and 11 need it, in plain integers: for tests, not for secrets.
 
 Packages that have it crash the interpreter at its end, or lack wheels for the newest Python.
 """
@@ -81,6 +81,30 @@ def _point(data: bytes) -> _Point:
 def public_key(key: bytes) -> bytes:
     """The compressed point of a private key: for a node's key, its id."""
     return _compressed(_times(int.from_bytes(key, "big"), (*_G, 1)))
+
+
+def total(point: bytes, other: bytes) -> bytes:
+    """The sum of two points.
+
+    Raises:
+        ValueError: One of them is no point of the curve.
+    """
+    return _compressed(_add(_point(point), _point(other)))
+
+
+def multiple(point: bytes, factor: bytes) -> bytes:
+    """A point as often as the factor says.
+
+    Raises:
+        ValueError: That is no point of the curve.
+    """
+    return _compressed(_times(int.from_bytes(factor, "big"), _point(point)))
+
+
+def key_total(key: bytes, other: bytes) -> bytes:
+    """The private key of the sum of two private keys' points."""
+    sum_ = int.from_bytes(key, "big") + int.from_bytes(other, "big")
+    return (sum_ % _N).to_bytes(32, "big")
 
 
 def shared_secret(key: bytes, point: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The first messages of a channel (BOLT 2): offered and answered, and never funded."""
+"""The first messages of a channel (BOLT 2): offered and answered."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from . import tlv
+from .bolt3 import Basepoints
 from .bolt8 import new_key
 from .curve import public_key
 from .peer import Peer
@@ -16,11 +18,13 @@ ERROR, OPEN, ACCEPT, FUNDING_CREATED = 17, 32, 33, 34
 STATIC_REMOTEKEY, ANCHORS, SCID_ALIAS = 12, 22, 46
 JIT = frozenset({STATIC_REMOTEKEY, ANCHORS, SCID_ALIAS})
 PUBLIC = 1
+# Of our own; the other side may offer no smaller HTLC.
+HTLC_MINIMUM_MSAT = 1
 # As a hash and not as it is shown.
 _REGTEST = bytes.fromhex("06226e46111a0b59caaf126043eb5bbf28c34f3a5e332a1fc7b2b73cf188910f")
-_DUST_SAT, _RESERVE_SAT, _HTLC_MINIMUM_MSAT, _SAT_PER_KW, _HTLCS = 354, 1_000, 1, 500, 30
+_DUST_SAT, _RESERVE_SAT, _SAT_PER_KW, _HTLCS = 354, 1_000, 500, 30
 _CHANNEL_TYPE = 1
-_POINTS = 6
+_POINTS = len(Basepoints._fields) + 1
 _OPEN = struct.Struct(f">32s32sQQQQQQIHH{33 * _POINTS}sB")
 _ACCEPT = struct.Struct(f">32sQQQQIHH{33 * _POINTS}s")
 
@@ -34,6 +38,9 @@ class Opening(NamedTuple):
         to_self_delay: The blocks for which the other side's coins are to be locked.
         public: Whether it is to be announced.
         kind: The feature bits of its type.
+        points: Of whom offers it: its basepoints, and the point of its first commitment.
+        dust_sat: Its commitments have no output below it.
+        sat_per_kw: The fee rate of the first commitments.
     """
 
     id: bytes
@@ -41,6 +48,9 @@ class Opening(NamedTuple):
     to_self_delay: int = 144
     public: bool = False
     kind: frozenset[int] = JIT
+    points: tuple[bytes, ...] = ()
+    dust_sat: int = _DUST_SAT
+    sat_per_kw: int = _SAT_PER_KW
 
 
 class Accepted(NamedTuple):
@@ -72,29 +82,43 @@ async def offer(
         _DUST_SAT,
         1_000 * capacity_sat,
         _RESERVE_SAT,
-        _HTLC_MINIMUM_MSAT,
+        HTLC_MINIMUM_MSAT,
         _SAT_PER_KW,
         made.to_self_delay,
         _HTLCS,
-        _points(),
+        b"".join(_points()),
         PUBLIC * made.public,
     )
     await peer.send_message(OPEN, payload + _type(made.kind))
     return made
 
 
-async def accept(peer: Peer, offered: Opening, to_self_delay: int) -> None:
-    """Take an offer, with this delay for the other side."""
+async def accept(
+    peer: Peer,
+    offered: Opening,
+    to_self_delay: int,
+    points: Iterable[bytes] | None = None,
+    htlc_minimum_msat: int = HTLC_MINIMUM_MSAT,
+) -> None:
+    """Take an offer.
+
+    Args:
+        peer: Who made it.
+        offered: The offer.
+        to_self_delay: The blocks for which the other side's coins are to be locked.
+        points: Our basepoints and the point of our first commitment; some, if it is not meant.
+        htlc_minimum_msat: The other side may offer no smaller HTLC.
+    """
     payload = _ACCEPT.pack(
         offered.id,
         _DUST_SAT,
         1_000 * offered.capacity_sat,
         _RESERVE_SAT,
-        _HTLC_MINIMUM_MSAT,
+        htlc_minimum_msat,
         0,
         to_self_delay,
         _HTLCS,
-        _points(),
+        b"".join(points or _points()),
     )
     await peer.send_message(ACCEPT, payload + _type(offered.kind))
 
@@ -107,9 +131,13 @@ async def refuse(peer: Peer, id_: bytes, text: str) -> None:
 async def offered(peer: Peer) -> Opening:
     """The next channel that the other side offers."""
     _, payload = await peer.message(OPEN)
-    chain, id_, capacity, *_, delay, _, _, flags = _OPEN.unpack_from(payload)
+    chain, id_, capacity, _, dust, _, _, _, rate, delay, _, points, flags = _OPEN.unpack_from(
+        payload
+    )
     assert chain == _REGTEST
-    return Opening(id_, capacity, delay, bool(flags & PUBLIC), _read_type(payload[_OPEN.size :]))
+    kind = _read_type(payload[_OPEN.size :])
+    each = tuple(points[33 * n : 33 * n + 33] for n in range(_POINTS))
+    return Opening(id_, capacity, delay, bool(flags & PUBLIC), kind, each, dust, rate)
 
 
 async def answer(peer: Peer, to: Opening) -> Accepted | None:
@@ -122,23 +150,16 @@ async def answer(peer: Peer, to: Opening) -> Accepted | None:
     return Accepted(id_, depth, delay, _read_type(payload[_ACCEPT.size :]))
 
 
-def _points() -> bytes:
-    return b"".join(public_key(new_key()) for _ in range(_POINTS))
+def _points() -> list[bytes]:
+    return [public_key(new_key()) for _ in range(_POINTS)]
 
 
 def _type(kind: frozenset[int]) -> bytes:
     bits = sum(1 << bit for bit in kind)
-    data = bits.to_bytes((bits.bit_length() + 7) // 8, "big")
-    return bytes([_CHANNEL_TYPE, len(data)]) + data
+    return tlv.write(_CHANNEL_TYPE, bits.to_bytes((bits.bit_length() + 7) // 8, "big"))
 
 
 def _read_type(fields: bytes) -> frozenset[int]:
-    """The type of a channel among its optional fields, each of less than 253 bytes."""
-    bits = 0
-    while fields:
-        tag, size = fields[:2]
-        assert size < 253
-        if tag == _CHANNEL_TYPE:
-            bits = int.from_bytes(fields[2 : 2 + size], "big")
-        fields = fields[2 + size :]
+    """The type of a channel among its optional fields."""
+    bits = int.from_bytes(tlv.read(fields).get(_CHANNEL_TYPE, b""), "big")
     return frozenset(bit for bit in range(bits.bit_length()) if bits >> bit & 1)

@@ -9,7 +9,9 @@ from typing import Any
 
 from .curve import public_key
 
-# What it can receive; sizes between this and LARGEST are for sale and cannot be received.
+PAYERS = ["payer", "other payer"]
+# What it can receive, from all payers; sizes between this and LARGEST are for sale and cannot be
+# received.
 INBOUND_SAT = 2_000_000
 LARGEST = 5_000_000_000
 
@@ -51,6 +53,8 @@ TOKENS: dict[str, list[Tier]] = {
     "friend": [tier(100_000, 0, 1_000)],
     "nothing": [],
     "many": MANY,
+    # Of every payment, even of one, a quarter, rounded up.
+    "share": [tier(0, 250_000, 1_000)],
     "narrow": [tier(1_000, 0, 50_000_000, 100_000_000)],
     # The fee is the minimum, whatever the size.
     "flat": [tier(10_000_000, 0)],

@@ -1,5 +1,7 @@
 """Writes docs/conformance.md: each requirement, the tests that carry its id, what came of them.
 
+Of another LSP it says what ``tests/interop`` knows.
+
 In ``tests``: ``python -m conformance.page``. With ``--junit`` and ``--cargo`` it reads what a run
 of pytest and one of cargo said, and ``--out`` names where a page with results goes.
 """
@@ -25,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/conformance.md"
 REQUIREMENTS = Path(__file__).with_name("requirements.toml")
 HAZARDS = Path(__file__).with_name("hazards.toml")
+LDK_NODE = ROOT / "tests/interop/ldk_node_conformance.toml"
 
 SECTIONS = {
     "J": "LSPS2: JIT channels (bLIP-52, bLIP-25)",
@@ -34,6 +37,8 @@ SECTIONS = {
     "S": "Failure scenarios",
     "B": "Where the texts are contradictory",
 }
+# The LSP of others that the suite is put to, as its column is called.
+THEIRS = "ldk-node 0.7.1"
 # What the page calls folders. The first that fits counts.
 FOLDERS = {"rust/core/tests": "core", "rust/core/src": "core/src", "rust/node/src": "node"}
 
@@ -53,9 +58,12 @@ What bLIP-50, -51, -52 and -55 ask of an LSP and its clients, by ids of our own,
 show how ldkjit stands to it. A test is named after what it checks: `test_J_31_…`.
 
 `tests/conformance` is a suite of its own. It talks BOLT 8 and nothing else, so that it can test any
-LSP, and a failure names the requirement that it is about. It covers messages, up to the offer of a
-channel and its answer; payments are tested in `rust/core/tests` and, between whole nodes, in
-`tests/faults` and `tests/integration`.
+LSP, and a failure names the requirement that it is about. Its client has a channel of its own, some
+hundred lines of BOLT 2 and 3: it sees each part of a payment that is forwarded to it and what was
+taken from that, claims it or fails it, hangs up where it likes, and looks whether the funding is
+published. What only an engine, a clock or another node can show (parts by the dozen, payers and
+chains that cheat, restarts, offers that run out) is tested in `rust/core/tests` and, between whole
+nodes, in `tests/faults` and `tests/integration`.
 
 ```
 pytest tests/conformance                                  # an LSP that it starts for itself
@@ -66,7 +74,7 @@ make conformance                                          # the first, and this 
 An LSP that gives its menu for a token only is tested with `--target-token` too. Each run buys
 dozens of channels that nobody will pay for. Skipped with `--target` are the tests of our wallet,
 which is given LSPs of the suite's making, and those that need an LSP with the suite's settings,
-such as a client that is denied, or a payer.
+such as a client that is denied, or payers with channels to it, as all payments do.
 
 **Who** is who has to do it (delivery: the service that passes a webhook's notifications on),
 **level** how the text says so: *fact* is a data format or something stated, *quality* is advice,
@@ -74,12 +82,23 @@ such as a client that is denied, or a payer.
 `rust/core/tests`, `node/` is `rust/node/src`, all others are in `tests/`. **Result** is *tested*
 if there is a test, otherwise why there is none. Deviations, and tests outside `conformance/`, are
 those of ldkjit. `make conformance` writes a second page, with passed and failed as results.
+
+**ldk-node 0.7.1** says how its LSP does in the tests in `conformance/` that the suite puts to it;
+`tests/interop` sees to it that this stays true. Where it *fails* there is the name of the reason,
+of which [the last table](#ldk-node-071) says more. A test that fails carries several ids, and may
+fail for one of them. — is where it is asked nothing, as of all payments.
 """
 _OF_HAZARDS = """
 ## Hazards
 
 What implementations of today do to each other, and the tests that show that ours neither suffers
 from it nor does it.
+
+"""
+_OF_THEIRS = """
+## ldk-node 0.7.1
+
+Why its LSP fails tests of the suite ([more about it](interop-ldk-node.md)).
 
 """
 
@@ -105,6 +124,34 @@ class Hazard:
     lsp: tuple[str, ...]
     wallet: tuple[str, ...]
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why another LSP fails tests of the suite; sometimes it passes them, by luck."""
+
+    why: str
+    tests: frozenset[str]
+    sometimes: bool
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """What the suite made of another LSP: the tests that it passes, and why it fails others."""
+
+    passes: frozenset[str]
+    reasons: Mapping[str, Reason]
+
+    @property
+    def failing(self) -> frozenset[str]:
+        """The tests that it fails, always or at times."""
+        return frozenset[str]().union(*(each.tests for each in self.reasons.values()))
+
+    @property
+    def luck(self) -> frozenset[str]:
+        """Those of them that it passes at times."""
+        lucky = (each.tests for each in self.reasons.values() if each.sometimes)
+        return frozenset[str]().union(*lucky)
 
 
 @dataclass(frozen=True, order=True)
@@ -140,6 +187,17 @@ def hazards() -> list[Hazard]:
     """Every hazard, in the order of the page."""
     entries = tomllib.loads(HAZARDS.read_text(encoding="utf-8"))
     return [Hazard(**entry) for entry in entries["hazard"]]
+
+
+def theirs() -> Theirs:
+    """What the suite made of ldk-node."""
+    entries: dict[str, Any] = tomllib.loads(LDK_NODE.read_text(encoding="utf-8"))
+    passes = frozenset[str](entries.pop("passes"))
+    reasons = {
+        name: Reason(each["why"], frozenset(each["tests"]), each.get("sometimes", False))
+        for name, each in entries.items()
+    }
+    return Theirs(passes, reasons)
 
 
 def called(path: Path) -> str:
@@ -229,6 +287,21 @@ def result(requirement: Requirement, having: list[Case], outcomes: Outcomes | No
     return "<br>".join(filter(None, said))
 
 
+def their_result(having: list[Case], them: Theirs) -> str:
+    """How another LSP does in the tests of a requirement that are put to it."""
+    asked = {each.name for each in having if each.file.startswith("conformance/")}
+    asked &= them.passes | them.failing
+    if not asked:
+        return "—"
+    reasons = {name: each for name, each in them.reasons.items() if asked & each.tests}
+    said = [
+        f"{word}: {', '.join(names)}"
+        for sometimes, word in ((False, "fails"), (True, "fails at times"))
+        if (names := [name for name, each in reasons.items() if each.sometimes == sometimes])
+    ]
+    return "<br>".join(said) or "passes"
+
+
 def _listed(having: list[Case]) -> str:
     labels: dict[str, list[str]] = defaultdict(list)
     for test in having:
@@ -244,15 +317,18 @@ def _table(
     entries: Mapping[str, Requirement],
     having: Mapping[str, list[Case]],
     outcomes: Outcomes | None,
+    them: Theirs,
 ) -> str:
     # Scenarios and readings are asked of nobody.
     asked = any(each.who for each in entries.values())
-    titles = ["ID", *(["Who", "Level"] if asked else []), "Requirement", "Tests", "Result"]
+    of_all = ["Requirement", "Tests", THEIRS, "Result"]
+    titles = ["ID", *(["Who", "Level"] if asked else []), *of_all]
     rows = [_row(*titles), _row(*("---" for _ in titles))]
     for id_, each in entries.items():
         of = having[id_]
         who = [each.who, each.level] if asked else []
-        rows.append(_row(id_, *who, each.text, _listed(of), result(each, of, outcomes)))
+        said = their_result(of, them), result(each, of, outcomes)
+        rows.append(_row(id_, *who, each.text, _listed(of), *said))
     return "".join(rows)
 
 
@@ -264,10 +340,19 @@ def _hazards() -> str:
     return _OF_HAZARDS + "".join(rows)
 
 
+def _theirs(them: Theirs) -> str:
+    rows = [_row("Reason", "What", "Tests"), _row(*("---" for _ in range(3)))]
+    where = {each.name: each for each in tests() if each.file.startswith("conformance/")}
+    for name, each in them.reasons.items():
+        rows.append(_row(name, each.why, _listed(sorted(where[test] for test in each.tests))))
+    return _OF_THEIRS + "".join(rows)
+
+
 def page(outcomes: Outcomes | None = None) -> str:
     """The whole page, with results if there are any."""
     wanted = requirements()
     having = by_id(wanted)
+    them = theirs()
     summary = [_row("", "IDs", "Of them", "Deviations"), _row("---", "---", "---", "---")]
     sections: list[str] = []
     for letter, title in SECTIONS.items():
@@ -276,8 +361,8 @@ def page(outcomes: Outcomes | None = None) -> str:
         counts = ", ".join(f"{n} {word}" for word, n in words.most_common())
         deviations = ", ".join(id_ for id_, each in entries.items() if each.deviation)
         summary.append(_row(title, str(len(entries)), counts, deviations))
-        sections.append(f"\n## {title}\n\n{_table(entries, having, outcomes)}")
-    return "".join([_INTRODUCTION, "\n", *summary, *sections, _hazards()])
+        sections.append(f"\n## {title}\n\n{_table(entries, having, outcomes, them)}")
+    return "".join([_INTRODUCTION, "\n", *summary, *sections, _hazards(), _theirs(them)])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the suite asks of a payer, and an invoice for it to pay."""
+"""What the suite asks of a payer and of the chain, and an invoice to be paid."""
 
 from __future__ import annotations
 
@@ -23,32 +23,38 @@ class Payer(Protocol):
         ...
 
 
-def jit_invoice(client: Client, sold: dict[str, Any], size: int) -> str:
-    """An invoice of a client over the channel that it was sold; nobody knows its preimage."""
+class Chain(Protocol):
+    """A bitcoind that gets the LSP's transactions."""
+
+    async def txout(self, txid: str, vout: int) -> dict[str, Any] | None:
+        """An unspent output, in a block or not, as ``gettxout`` tells it."""
+        ...
+
+
+def invoice_over(client: Client, hop: Hop, amount: int, payment_hash: str | None = None) -> str:
+    """An invoice of a client.
+
+    Args:
+        client: Who is to be paid.
+        hop: The last one on the way.
+        amount: What is to be paid, msat. A part of a payment is asked for by an invoice of its own:
+            what else the onion tells the client is nothing that the LSP can read.
+        payment_hash: In hex; without it one whose preimage nobody knows.
+    """
     now = int(time.time())
     return write_invoice(
         Invoice(
             network="bcrt",
-            amount_msat=size,
+            amount_msat=amount,
             timestamp=now,
             expires=now + _EXPIRY_S,
             payee=client.peer.node_id,
-            payment_hash=secrets.token_hex(32),
+            payment_hash=payment_hash or secrets.token_hex(32),
             secret=secrets.token_hex(32),
             description="conformance",
             final_delta=_FINAL_DELTA,
             features=frozenset({_VAR_ONION, _PAYMENT_SECRET}),
-            routes=[
-                [
-                    Hop(
-                        node_id=client.peer.other,
-                        scid=sold["jit_channel_scid"],
-                        base_fee_msat=0,
-                        ppm=0,
-                        delta=sold["lsp_cltv_expiry_delta"],
-                    )
-                ]
-            ],
+            routes=[[hop]],
         ),
         client.peer.key,
     )

@@ -58,8 +58,8 @@ def _sized(data: bytes) -> bytes:
     return len(data).to_bytes(2, "big") + data
 
 
-def _init(more: Iterable[int]) -> bytes:
-    features = {*_FEATURES.values(), *more}
+def _init(more: Iterable[int], less: Iterable[str] = ()) -> bytes:
+    features = {*_FEATURES.values(), *more} - {_FEATURES[name] for name in less}
     bits = sum(1 << bit for bit in features)
     return _sized(b"") + _sized(bits.to_bytes(max(features) // 8 + 1, "big"))
 
@@ -99,8 +99,10 @@ class Peer:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def connect(cls, target: Target, key: bytes | None = None) -> Peer:
-        """Connect, as a stranger unless a key is given.
+    async def connect(
+        cls, target: Target, key: bytes | None = None, less: Iterable[str] = ()
+    ) -> Peer:
+        """Connect, as a stranger unless a key is given, and maybe with features less.
 
         Tried again for some time: a node may take no more strangers in one second, and no second
         connection of a peer until it has seen the end of the first.
@@ -109,16 +111,16 @@ class Peer:
         end = loop.time() + CONNECT_TIMEOUT_S
         while True:
             try:
-                return await asyncio.wait_for(cls._connect(target, key), CONNECT_TIMEOUT_S)
+                return await asyncio.wait_for(cls._connect(target, key, less), CONNECT_TIMEOUT_S)
             except (EOFError, OSError):
                 if loop.time() > end:
                     raise
                 await asyncio.sleep(_PAUSE_S)
 
     @classmethod
-    async def _connect(cls, target: Target, key: bytes) -> Peer:
+    async def _connect(cls, target: Target, key: bytes, less: Iterable[str] = ()) -> Peer:
         connection = await Connection.open(target.node_id, target.host, target.port, key)
-        return await cls._greet(connection, key)
+        return await cls._greet(connection, key, less=less)
 
     @classmethod
     async def accept(
@@ -133,9 +135,15 @@ class Peer:
         return await cls._greet(connection, key, features)
 
     @classmethod
-    async def _greet(cls, connection: Connection, key: bytes, features: Iterable[int] = ()) -> Peer:
+    async def _greet(
+        cls,
+        connection: Connection,
+        key: bytes,
+        features: Iterable[int] = (),
+        less: Iterable[str] = (),
+    ) -> Peer:
         try:
-            await connection.send(_INIT.to_bytes(2, "big") + _init(features))
+            await connection.send(_INIT.to_bytes(2, "big") + _init(features, less))
             first = await connection.receive()
             if int.from_bytes(first[:2], "big") != _INIT:
                 raise PeerGoneError(f"the first message is no init: {first[:64]!r}")

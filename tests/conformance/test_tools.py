@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from . import tlv
 from .offers import FIELDS, PROMISED, forgeries, opening_fee
 from .peer import Peer, Target
 from .rpc import Client, new_id, read_answer, request
@@ -130,3 +131,28 @@ def test_forgeries_change_each_field_once() -> None:
 )
 def test_T_22_a_target_is_read(address: str, host: str) -> None:
     assert Target.parse(f"{NODE_ID}@{address}") == (bytes.fromhex(NODE_ID), host, 9735)
+
+
+def test_optional_fields_are_read() -> None:
+    fee = bytes.fromhex("fe00010001080000000000000005")
+    assert tlv.read(tlv.write(1, b"a") + fee) == {1: b"a", 65_537: bytes([*bytes(7), 5])}
+    assert tlv.read(b"") == {}
+    long = bytes.fromhex("fd00fdfd00ff") + bytes(255)
+    assert tlv.read(long) == {253: bytes(255)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param("01000100", id="twice"),
+        pytest.param("03000100", id="not in order"),
+        pytest.param("01", id="without a size"),
+        pytest.param("010200", id="behind the end"),
+        pytest.param("fd00fc00", id="a type longer than need be"),
+        pytest.param("01fe0000ffff", id="a size longer than need be"),
+        pytest.param("fd01", id="half a type"),
+    ],
+)
+def test_wrong_optional_fields_are_noticed(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"field|number"):
+        tlv.read(bytes.fromhex(wrong))

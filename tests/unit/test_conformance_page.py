@@ -54,6 +54,38 @@ def test_tests_that_are_named_there_exist() -> None:
         assert re.search(rf"\b{name}\b", texts[file]), each
 
 
+def test_tests_that_another_lsp_is_put_to_exist() -> None:
+    them = page.theirs()
+    named = {each.name for each in page.tests() if each.file.startswith("conformance/")}
+    assert them.passes | them.failing <= named
+    assert not them.passes & them.failing
+    assert all(each.why for each in them.reasons.values())
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a": "conformance/test_a.py"}, "passes"),
+        ({"a": "conformance/test_a.py", "b": "conformance/test_a.py"}, "fails: slow"),
+        (
+            {"c": "conformance/test_a.py", "b": "conformance/test_b.py"},
+            "fails: slow<br>fails at times: shy",
+        ),
+        ({"c": "conformance/test_a.py"}, "fails at times: shy"),
+        ({"d": "conformance/test_a.py"}, "—"),
+        ({"a": "core/a.rs"}, "—"),
+        ({}, "—"),
+    ],
+)
+def test_what_another_lsp_makes_of_a_requirement(files: dict[str, str], said: str) -> None:
+    slow = page.Reason("so", frozenset({"b"}), sometimes=False)
+    shy = page.Reason("so", frozenset({"c"}), sometimes=True)
+    them = page.Theirs(frozenset({"a"}), {"slow": slow, "shy": shy})
+    assert (them.failing, them.luck) == ({"b", "c"}, {"c"})
+    having = [page.Case(file, name) for name, file in files.items()]
+    assert page.their_result(having, them) == said
+
+
 def test_ids_have_no_gap_and_are_in_order() -> None:
     numbers: dict[str, list[int]] = defaultdict(list)
     for id_ in page.requirements():

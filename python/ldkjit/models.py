@@ -115,8 +115,8 @@ class LightningBalance(Model):
     inbound: Msat = Field(validation_alias="inbound_msat")
     """Can be received."""
     claimable: Msat = Field(validation_alias="claimable_msat")
-    """Is this node's in all, if every channel closed now. A payment of its own on the way out does not
-    count, not even on the chain, before it has failed for good: it may still succeed."""
+    """Is this node's in all, if every channel closed now. A payment of its own on the way out does
+    not count, not even on the chain, before it has failed for good: it may still succeed."""
     depends_on_lsp: Msat = Field(validation_alias="depends_on_lsp_msat")
     """The share of it in channels not yet confirmed: the LSP could still take it."""
 

@@ -2,6 +2,7 @@
 
 pub mod amount;
 pub mod audit;
+pub mod claims;
 pub mod clock;
 pub mod fee;
 pub mod funding;

@@ -1,7 +1,8 @@
-//! The opening fee, its split, and the size of the channel that carries the rest.
+//! The opening fee, its split, the size of the channel that carries the rest, and what is worth claiming.
 #![allow(non_snake_case, clippy::unwrap_used, clippy::arithmetic_side_effects)]
 
 use ldkjit_core::amount::Msat;
+use ldkjit_core::claims::are_worth_claiming;
 use ldkjit_core::fee::{opening_fee, split_fee};
 use ldkjit_core::reason::Reason;
 use ldkjit_core::sizing::Sizing;
@@ -9,6 +10,16 @@ use proptest::prelude::*;
 
 fn msats(amounts: &[u64]) -> Vec<Msat> {
     amounts.iter().copied().map(Msat).collect()
+}
+
+#[test]
+fn an_htlc_is_worth_more_than_its_claim() {
+    assert!(!are_worth_claiming(&[], 0));
+    // (706 + 396) × 5 sat.
+    assert!(!are_worth_claiming(&[5_510], 5_000));
+    assert!(are_worth_claiming(&[5_511], 5_000));
+    assert!(are_worth_claiming(&[2_514], 253));
+    assert!(are_worth_claiming(&[u64::MAX, 1], u32::MAX));
 }
 
 #[test]
@@ -158,6 +169,23 @@ fn test_J_80_sizing_overflow_is_refused() {
 }
 
 proptest! {
+    #[test]
+    fn more_value_or_a_lower_rate_is_never_worth_less(
+        values in prop::collection::vec(0_u64..10_000_000, 1..20),
+        at in any::<prop::sample::Index>(),
+        more in 0_u64..1_000_000,
+        rate in 253_u32..1_000_000,
+        less in 0_u32..253,
+    ) {
+        if are_worth_claiming(&values, rate) {
+            let mut richer = values.clone();
+            *richer.get_mut(at.index(values.len())).unwrap() += more;
+            prop_assert!(are_worth_claiming(&richer, rate));
+            prop_assert!(are_worth_claiming(&values, rate - less));
+            prop_assert!(values.iter().sum::<u64>() > u64::from(rate));
+        }
+    }
+
     #[test]
     fn test_J_19_fee_agrees_with_wide_arithmetic(size: u64, min: u64, ppm: u32) {
         let product = u128::from(size) * u128::from(ppm) + 999_999;

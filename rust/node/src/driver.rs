@@ -10,10 +10,13 @@ use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
 use lightning::events::bump_transaction::BumpTransactionEvent;
 use lightning::events::{Event, ReplayEvent};
+use lightning::sign::HTLCDescriptor;
 use lightning_block_sync::init::synchronize_listeners;
 use lightning_block_sync::poll::{ChainPoller, ChainTip, ValidatedBlockHeader};
 use lightning_block_sync::{SpvClient, UnboundedCache};
 
+use ldkjit_core::amount::Msat;
+use ldkjit_core::claims::are_worth_claiming;
 use ldkjit_core::clock::{self, Skew};
 use ldkjit_core::lsps0::{side_of, Side};
 use ldkjit_core::time::Millis;
@@ -310,6 +313,21 @@ async fn watch_monitors(node: Arc<Node>) {
                         }) if node.recovery.is_some() || spends_forgotten(node, &commitment_tx) => {
                             Ok(())
                         }
+                        // Offered again with each rate that LDK tries.
+                        Event::BumpTransaction(BumpTransactionEvent::HTLCResolution {
+                            target_feerate_sat_per_1000_weight: rate,
+                            htlc_descriptors,
+                            ..
+                        }) if !are_worth_claiming(&values(&htlc_descriptors), rate) => {
+                            node.parts.log.debug(
+                                "chain",
+                                format_args!(
+                                    "{} HTLCs are not claimed: at {rate} sat per 1000 weight it costs more than they are",
+                                    htlc_descriptors.len()
+                                ),
+                            );
+                            Ok(())
+                        }
                         Event::BumpTransaction(bump) => {
                             bumper.handle_event(&bump).await;
                             Ok(())
@@ -340,6 +358,12 @@ async fn watch_monitors(node: Arc<Node>) {
 fn spends_forgotten(node: &Node, commitment: &Transaction) -> bool {
     let mut spent = commitment.input.iter().map(|i| i.previous_output.txid);
     spent.any(|txid| node.parts.wallet.has_forgotten(&txid))
+}
+
+/// What these HTLCs are worth, sat.
+fn values(htlcs: &[HTLCDescriptor]) -> Vec<u64> {
+    let msat = htlcs.iter().map(|descriptor| descriptor.htlc.amount_msat);
+    msat.map(|msat| Msat(msat).sat_floor()).collect()
 }
 
 /// LSPS messages, and who comes and goes.

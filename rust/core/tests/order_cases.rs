@@ -1338,8 +1338,9 @@ fn test_S_70_part_that_left_by_another_channel_is_found() {
     t.part(2, SIZE / 2);
     t.opened(1);
     let find = |channel, amount: Option<u64>, skim: Option<u64>| {
+        let (amount, skim) = (amount.map(Msat), skim.map(Msat));
         t.order
-            .find_forwarded(&channel_id(channel), amount.map(Msat), skim.map(Msat))
+            .find_forwarded(&channel_id(channel), amount, skim, false)
     };
     let half = SIZE / 2;
     assert_eq!(find(1, Some(half - FEE), Some(FEE)), Some(part_id(1)));
@@ -1352,14 +1353,31 @@ fn test_S_70_part_that_left_by_another_channel_is_found() {
     assert_eq!(find(9, None, None), None);
 }
 
+/// One payer and the client together: the part without the fee is claimed, the one with it is failed.
+#[test]
+fn a_claim_that_names_no_skim_earns_no_more_than_it_must() {
+    let mut t = T::fixed();
+    t.part(1, SIZE);
+    t.opened(1);
+    t.part(2, SIZE - FEE);
+    let find = |t: &T| {
+        t.order
+            .find_forwarded(&channel_id(1), Some(Msat(SIZE - FEE)), None, false)
+    };
+    assert_eq!(find(&t), Some(part_id(2)));
+    t.claim(2);
+    assert_eq!(t.order.earned, Msat(0));
+    assert_eq!(find(&t), Some(part_id(1)));
+}
+
 #[test]
 fn a_part_that_is_taken_on_the_chain_pays_its_fee() {
     let mut t = T::fixed();
     t.part(1, SIZE + 384);
     t.opened(1);
-    let find = |t: &T, amount, skim: Option<u64>| {
+    let find = |t: &T, channel, amount, on_chain| {
         t.order
-            .find_forwarded(&channel_id(1), Some(Msat(amount)), skim.map(Msat))
+            .find_forwarded(&channel_id(channel), Some(Msat(amount)), None, on_chain)
     };
     t.give(Input::ChannelClosed {
         channel: channel_id(1),
@@ -1370,12 +1388,13 @@ fn a_part_that_is_taken_on_the_chain_pays_its_fee() {
         t.ledger.iter().any(is)
     };
     assert!(!scored(&t), "it may be paid yet");
+    assert_eq!(find(&t, 1, SIZE - FEE, false), None, "not by the channel");
+    assert_eq!(find(&t, 1, SIZE - FEE, true), Some(part_id(1)));
     assert_eq!(
-        find(&t, SIZE - FEE, Some(FEE)),
-        None,
-        "by the channel alone"
+        find(&t, 9, SIZE - FEE, true),
+        Some(part_id(1)),
+        "by another"
     );
-    assert_eq!(find(&t, SIZE - FEE, None), Some(part_id(1)));
     t.claim(1);
     assert_eq!(t.order.earned, Msat(FEE));
     assert!(t.order.paid && t.order.is_over() && !scored(&t));
@@ -1937,7 +1956,7 @@ fn test_S_70_the_channel_named_comes_before_the_oldest_part() {
     t.part_of(3, 3, 5_000);
     let find = |n| {
         t.order
-            .find_forwarded(&channel_id(n), Some(Msat(5_000)), None)
+            .find_forwarded(&channel_id(n), Some(Msat(5_000)), None, false)
     };
     assert_eq!(find(9), Some(part_id(2)));
     assert_eq!(find(1), Some(part_id(3)));

@@ -1,6 +1,6 @@
 //! Sends transactions, and goes on until they are in a block.
 
-use crate::chain::{ChainSource, SendOutcome};
+use crate::chain::{ChainError, ChainSource, SendOutcome};
 use crate::closings::{self, Closings};
 use crate::log::Log;
 use crate::sync::lock;
@@ -186,13 +186,21 @@ impl Broadcaster {
         &self,
         source: &dyn ChainSource,
         txs: &[Transaction],
-    ) -> Result<bool, crate::chain::ChainError> {
+    ) -> Result<bool, ChainError> {
         let Some(funding) = txs.iter().find_map(closings::ended_by_force) else {
             return Ok(false);
         };
         if !self.closings.agreed(&funding) {
-            if let Some(spender) = source.unconfirmed_spender(&funding).await? {
-                self.closings.allow(&[&spender]);
+            match source.unconfirmed_spender(&funding).await {
+                Ok(Some(spender)) => {
+                    self.closings.allow(&[&spender]);
+                    if self.closings.agreed(&funding) {
+                        drop(self.broadcast(vec![spender]));
+                    }
+                }
+                // One that cannot tell is no reason to keep a commitment transaction back.
+                Ok(None) | Err(ChainError::Refused { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(self.closings.agreed(&funding))

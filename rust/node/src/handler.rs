@@ -189,7 +189,8 @@ fn dispatch(node: &Arc<Node>, event: Event) {
             if !an_order && channel_funding_txo.is_none() {
                 node.parts.wallet.unlock(user_channel_id);
             }
-            if let Some(lsp) = &node.lsp {
+            // One that never was had no payment.
+            if let Some(lsp) = node.lsp.as_ref().filter(|_| channel_funding_txo.is_some()) {
                 lsp.on_any_channel_closed(node);
             }
             node.opened(user_channel_id, Err(why));
@@ -299,6 +300,7 @@ fn dispatch(node: &Arc<Node>, event: Event) {
             total_fee_earned_msat,
             skimmed_fee_msat,
             outbound_amount_forwarded_msat,
+            claim_from_onchain_tx,
             ..
         } => {
             let (from, to) = (
@@ -314,6 +316,7 @@ fn dispatch(node: &Arc<Node>, event: Event) {
                     channel,
                     outbound_amount_forwarded_msat,
                     skimmed_fee_msat,
+                    claim_from_onchain_tx,
                 );
             }
             node.events.emit(&NodeEvent::PaymentForwarded {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{BlockHash, Txid};
+use bitcoin::{BlockHash, Transaction, Txid};
 use ldkjit_core::audit::Verdict;
 use ldkjit_core::ids::{ChannelId, PaymentHash};
 use ldkjit_core::ledger::LedgerEntry;
@@ -664,7 +664,9 @@ impl Node {
     /// Forgets transactions that can never be, and gives the coins in them back. A funding is kept while its channel or
     /// its order lives.
     pub(crate) fn forget_hopeless(&self) {
-        for tx in self.parts.broadcaster.hopeless() {
+        let hopeless = self.parts.broadcaster.hopeless();
+        let gone: HashSet<Txid> = hopeless.iter().map(Transaction::compute_txid).collect();
+        for tx in hopeless {
             let txid = tx.compute_txid();
             let open = self.parts.wallet.funded_by(&txid);
             let order = |open| self.lsp.as_ref().is_some_and(|lsp| lsp.holds_coins(open));
@@ -674,7 +676,7 @@ impl Node {
                     .list_channels()
                     .iter()
                     .any(|c| c.funding_txo.is_some_and(|at| at.txid == txid));
-            if !live && self.parts.wallet.forget(&tx) {
+            if !live && self.parts.wallet.forget(&tx, &gone) {
                 self.parts.broadcaster.give_up(&txid);
                 if let Some(open) = open {
                     self.parts.wallet.unlock(open);

@@ -366,7 +366,11 @@ impl Wallet {
             (Some(Lock { tx: Some(_), .. }), _) => Err(NodeError::internal(format!(
                 "open {open:032x} has its funding transaction already"
             ))),
-            (Some(lock), Some(draft)) if draft.value == value => Ok((draft, lock.inputs.clone())),
+            (Some(lock), Some(draft))
+                if draft.value == value && state.are_free(&lock.inputs, depth) =>
+            {
+                Ok((draft, lock.inputs.clone()))
+            }
             (before, _) => {
                 let had = before.as_ref().map_or(&[][..], |lock| &lock.inputs);
                 self.draft(&mut state, open, value, fee_rate, depth, had)
@@ -417,11 +421,12 @@ impl Wallet {
         pool: &Pool,
         fee_rate: u32,
         spent: Spent,
+        depth: u32,
     ) -> Result<Option<(Transaction, u64)>, NodeError> {
         let mut state = self.state();
         let reserve = self.reserve_sat.load(Ordering::Relaxed);
         let Some(mut built) = state
-            .build_split(pool, fee_rate, reserve, spent)
+            .build_split(pool, fee_rate, reserve, spent, depth)
             .inspect_err(|_| self.persist_quietly(&mut state))?
         else {
             self.persist(&mut state)?;
@@ -575,15 +580,20 @@ impl Wallet {
     }
 
     /// What it spends has been gone for long. It is forgotten, and the wallet's own coins in it are free again, if that
-    /// cannot come back by this wallet's doing: some of it was never the wallet's, or hangs on an unconfirmed transaction
-    /// of others. False if it is kept. One that comes to be all the same is found in its block.
-    pub fn forget(&self, tx: &Transaction) -> bool {
+    /// cannot come back by this wallet's doing: some of it was never the wallet's, or hangs on a transaction of others that
+    /// is `gone` itself. False if it is kept. One that comes to be all the same is found in its block.
+    pub fn forget(&self, tx: &Transaction, gone: &HashSet<Txid>) -> bool {
         let mut state = self.state();
         let txid = tx.compute_txid();
-        if confirmed_at(&state.bdk, &txid).is_some() || !state.hangs_on_others(tx) {
+        if confirmed_at(&state.bdk, &txid).is_some() || !state.hangs_on_gone(tx, gone) {
             return false;
         }
         state.bdk.apply_evicted_txs([(txid, seconds())]);
+        if state.bdk.get_tx(txid).is_some() {
+            // As long as what spends its change is not forgotten.
+            self.persist_quietly(&mut state);
+            return false;
+        }
         for input in &tx.input {
             let coin = input.previous_output;
             if state.bumps.remove(&coin).is_some() {
@@ -751,22 +761,35 @@ impl State {
             .collect()
     }
 
-    /// Whether it spends, or an unconfirmed ancestor of its coins does, what never was this wallet's.
-    fn hangs_on_others(&self, tx: &Transaction) -> bool {
+    /// Whether a coin of this wallet's is spent with one that never was, or hangs on a transaction of others that is gone.
+    fn hangs_on_gone(&self, tx: &Transaction, gone: &HashSet<Txid>) -> bool {
         let graph = self.bdk.tx_graph();
-        let (mut seen, mut todo) = (HashSet::new(), vec![tx.clone()]);
-        while let Some(tx) = todo.pop() {
-            for at in tx.input.iter().map(|input| input.previous_output) {
-                let coin = graph.get_txout(at);
-                if !coin.is_some_and(|coin| self.bdk.is_mine(coin.script_pubkey.clone())) {
-                    return true;
-                }
-                let parent = graph.get_tx(at.txid);
-                let unconfirmed = confirmed_at(&self.bdk, &at.txid).is_none();
-                if let Some(parent) = parent.filter(|_| unconfirmed && seen.insert(at.txid)) {
-                    todo.push(parent.as_ref().clone());
-                }
+        let mine = |at: &OutPoint| {
+            let coin = graph.get_txout(*at);
+            coin.is_some_and(|coin| self.bdk.is_mine(coin.script_pubkey.clone()))
+        };
+        let spent = |tx: &Transaction| -> Vec<OutPoint> {
+            tx.input.iter().map(|input| input.previous_output).collect()
+        };
+        let (own, others): (Vec<_>, Vec<_>) = spent(tx).into_iter().partition(mine);
+        // A payment of somebody else's may come back by itself, and holds nothing of ours.
+        if own.is_empty() || !others.is_empty() {
+            return !own.is_empty();
+        }
+        let (mut seen, mut todo) = (HashSet::new(), own);
+        while let Some(OutPoint { txid, .. }) = todo.pop() {
+            if confirmed_at(&self.bdk, &txid).is_some() || !seen.insert(txid) {
+                continue;
             }
+            let Some(parent) = graph.get_tx(txid) else {
+                continue;
+            };
+            let (own, others): (Vec<_>, Vec<_>) = spent(&parent).into_iter().partition(mine);
+            let lost = || gone.contains(&txid) || self.bdk.get_tx(txid).is_none();
+            if !others.is_empty() && lost() {
+                return true;
+            }
+            todo.extend(own);
         }
         false
     }
@@ -792,6 +815,8 @@ impl State {
         let coins = self.spendable(depth);
         let available = coins.sum_sat.saturating_sub(reserve_sat);
         let least = coins::least_for(&coins.free, value.to_sat(), fee_rate);
+        // A reorganisation may have come since.
+        let had = if coins.hold(had) { had } else { &[] };
         let choices = [Some(had), Some(least.as_slice()), None];
         for chosen in choices.into_iter().filter(|c| *c != Some(&[])) {
             let mut builder = self.bdk.build_tx();
@@ -829,8 +854,9 @@ impl State {
         fee_rate: u32,
         reserve_sat: u64,
         spent: Spent,
+        depth: u32,
     ) -> Result<Option<Built>, NodeError> {
-        let mut free = self.spendable(ANY_DEPTH).free;
+        let mut free = self.spendable(depth).free;
         let values: Vec<u64> = free.iter().map(|coin| coin.value_sat).collect();
         let Some(split) = pool.split(&values, reserve_sat, fee_rate, spent) else {
             return Ok(None);
@@ -1418,7 +1444,7 @@ mod tests {
         net.wallet.broadcasted(&child);
         let stuck = net.wallet.balances();
         assert_eq!((stuck.untrusted_sat, stuck.spendable_sat), (990_000, 0));
-        assert!(net.wallet.forget(&child));
+        assert!(net.wallet.forget(&child, &HashSet::new()));
         net.restart(false);
         let free = net.wallet.balances();
         assert_eq!((free.untrusted_sat, free.spendable_sat), (0, 1_000_000));
@@ -1426,9 +1452,10 @@ mod tests {
         // It comes to be all the same, and stays.
         net.mine(vec![child.clone()]);
         assert_eq!(net.wallet.balances().confirmed_sat, 990_000);
-        assert!(!net.wallet.forget(&child));
+        assert!(!net.wallet.forget(&child, &HashSet::new()));
         let own = net.wallet.send(&elsewhere(), None, 1_000).unwrap();
-        assert!(!net.wallet.forget(&own), "its own coins alone");
+        let all = HashSet::from([own.compute_txid()]);
+        assert!(!net.wallet.forget(&own, &all), "its own coins alone");
     }
 
     #[test]
@@ -1477,14 +1504,21 @@ mod tests {
         net.wallet.broadcasted(&funding);
         assert_eq!(net.wallet.funded_by(&funding.compute_txid()), Some(1));
         // While the coin is there, what is missing may be missing for other reasons.
-        assert!(!net.wallet.forget(&funding));
+        let gone = HashSet::from([pay.compute_txid()]);
+        assert!(!net.wallet.forget(&funding, &gone));
         // What spends its change hangs on the same coin.
         let second = net.wallet.fund(2, &elsewhere(), 400_000, 1_000).unwrap();
         net.wallet.broadcasted(&second);
 
         net.wallet.blocks_disconnected(before);
         net.mine_on(before, vec![]);
-        assert!(net.wallet.forget(&second) && net.wallet.forget(&funding));
+        assert!(
+            !net.wallet.forget(&second, &HashSet::new()),
+            "not mined yet"
+        );
+        assert!(!net.wallet.forget(&pay, &gone), "nothing of ours is in it");
+        assert!(!net.wallet.forget(&funding, &gone), "its change is spent");
+        assert!(net.wallet.forget(&second, &gone) && net.wallet.forget(&funding, &gone));
         assert!(net.wallet.has_forgotten(&funding.compute_txid()));
         net.wallet.unlock(1);
         net.wallet.unlock(2);
@@ -1674,7 +1708,11 @@ mod tests {
             max_sat_per_kw: 1_000,
             max_fee_sat_per_day: 5_000,
         };
-        let fill = |wallet: &Wallet, rate| wallet.fill_pool(&pool, rate, Spent::default()).unwrap();
+        let fill = |wallet: &Wallet, rate| {
+            wallet
+                .fill_pool(&pool, rate, Spent::default(), ANY_DEPTH)
+                .unwrap()
+        };
         assert!(fill(&net.wallet, 1_001).is_none(), "too dear");
         let locked = net
             .wallet

@@ -143,14 +143,16 @@ impl Order {
     /// Which forwarded part an event of LDK speaks of; `channel` is the one it left by.
     ///
     /// A claim names amount and skim: an exact match on that channel comes first, then one that LDK sent by another
-    /// channel of the client (S-70), then one of that channel's that was taken on the chain, which counts in satoshis and
-    /// knows no skim. A failure names neither: the oldest on the channel. The node gives the exact part where it can tell.
+    /// channel of the client (S-70). `on_chain` it is counted in satoshis. Where no skim is named, the part that keeps least
+    /// is meant rather: nothing is taken for earned that may not be. A failure names neither: the oldest on the channel. The
+    /// node gives the exact part where it can tell.
     #[must_use]
     pub fn find_forwarded(
         &self,
         channel: &ChannelId,
         amount: Option<Msat>,
         skim: Option<Msat>,
+        on_chain: bool,
     ) -> Option<PartId> {
         self.parts
             .iter()
@@ -162,15 +164,16 @@ impl Order {
                 } => {
                     let here = sent_by == *channel;
                     let exact = amount.is_none_or(|a| a == sent) && skim.is_none_or(|s| s == kept);
-                    let on_chain =
-                        here && skim.is_none() && amount == Some(Msat::from_sat(sent.sat_floor())?);
-                    let fits = exact && (here || amount.is_some()) || on_chain;
-                    fits.then_some((!exact, !here, part.seq, *id))
+                    let in_sat =
+                        on_chain && skim.is_none() && amount == Msat::from_sat(sent.sat_floor());
+                    let fits = exact && (here || amount.is_some()) || in_sat;
+                    let keeps = (amount.is_some() && skim.is_none()).then_some(kept);
+                    fits.then_some((!exact, !here, keeps, part.seq, *id))
                 }
                 _ => None,
             })
             .min()
-            .map(|(_, _, _, id)| id)
+            .map(|(_, _, _, _, id)| id)
     }
 
     /// Nothing can come of it any more: it may be archived.

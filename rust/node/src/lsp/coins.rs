@@ -93,7 +93,9 @@ impl Service {
         let made = {
             // Transaction and expense are one commit.
             let _gate = journal.gate().await;
-            let made = node.parts.wallet.fill_pool(&pool, rates.background, spent);
+            let depth = self.config.lending.coin_confirmations;
+            let wallet = &node.parts.wallet;
+            let made = wallet.fill_pool(&pool, rates.background, spent, depth);
             if let Ok(Some((_, fee_sat))) = &made {
                 let spent = spent.plus(*fee_sat, now_ms());
                 if let Ok(bytes) = serde_json::to_vec(&spent) {

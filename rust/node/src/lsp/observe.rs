@@ -486,13 +486,19 @@ impl Service {
         channel: ChannelId,
         amount_msat: Option<u64>,
         skim_msat: Option<u64>,
+        on_chain: bool,
     ) -> bool {
         let client = convert::node_id(client);
         let mut state = lock(&self.state);
         let scids = state.of_client(&client);
         let found = scids.iter().find_map(|scid| {
             let order = state.orders.get(scid)?;
-            let id = order.find_forwarded(&channel, amount_msat.map(Msat), skim_msat.map(Msat))?;
+            let id = order.find_forwarded(
+                &channel,
+                amount_msat.map(Msat),
+                skim_msat.map(Msat),
+                on_chain,
+            )?;
             Some((*scid, id))
         });
         if let Some((scid, id)) = found {

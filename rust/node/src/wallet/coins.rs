@@ -36,7 +36,20 @@ pub(super) struct Coins {
     pub(super) barred: Vec<OutPoint>,
 }
 
+impl Coins {
+    /// Whether all of these may be spent.
+    pub(super) fn hold(&self, coins: &[OutPoint]) -> bool {
+        let free: HashSet<OutPoint> = self.free.iter().map(|coin| coin.outpoint).collect();
+        coins.iter().all(|coin| free.contains(coin))
+    }
+}
+
 impl State {
+    /// Whether all of these may be spent, where what they hang on must be so deep.
+    pub(super) fn are_free(&self, coins: &[OutPoint], depth: u32) -> bool {
+        self.spendable(depth).hold(coins)
+    }
+
     pub(super) fn kind(&self, coin: &LocalOutput, tip: u32) -> Kind {
         let Some(at) = coin.chain_position.confirmation_height_upper_bound() else {
             // Only this wallet pays to its change addresses, and only with transactions that it never replaces.
@@ -58,8 +71,10 @@ impl State {
 
     /// Whether a coin may be spent, where all that it hangs on and that is not this wallet's must be so deep.
     fn usable(&self, coin: &LocalOutput, kind: Kind, tip: u32, depth: u32) -> bool {
+        let at = coin.chain_position.confirmation_height_upper_bound();
+        let deep = at.is_some_and(|at| tip.saturating_sub(at).saturating_add(1) >= depth);
         match kind {
-            Kind::Confirmed => self.is_settled(coin.outpoint.txid, tip, depth),
+            Kind::Confirmed => deep || self.is_settled(coin.outpoint.txid, tip, depth),
             Kind::Change => {
                 self.cluster(coin.outpoint.txid) < MAX_CLUSTER
                     && self.is_settled(coin.outpoint.txid, tip, depth)

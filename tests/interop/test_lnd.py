@@ -703,6 +703,8 @@ async def test_lnd_closes_by_force_while_the_lsp_holds_its_payment(stage: Stage)
     try:
         await is_held(lsp, invoice.payment_hash)
         commitment = await lnd.close_channel(channel.funding, force=True)
+        # LND does not say so: the LSP hears of it by the block.
+        await stage.box.chain.mine(1)
 
         async def reasons() -> list[str]:
             return [row["reason"] for row in await entries(lsp, kind="part_refused")]

@@ -266,7 +266,8 @@ async fn test_S_37_an_lsp_without_coins() {
 
     // With coins again, the same order serves the same invoice.
     send_coins(&payer, &lsp, Some(1_000_000)).await;
-    world.mine(1, &[&lsp, &payer, &wallet]).await;
+    // As deep as coins of others must be.
+    world.mine(6, &[&lsp, &payer, &wallet]).await;
     let before = (before.0, coins_sat(&lsp));
     assert_paid_at_second(&lsp, &payer, &wallet, &bought.bolt11, before).await;
     finish([&wallet, &payer, &lsp]).await;

@@ -378,8 +378,9 @@ async fn an_agreed_close_that_one_side_has_lost() {
     // The LSP knows no such channel.
     event(&sold.wallet, "channel_closed").await;
     until("what would force it is given up", || {
-        sold.wallet.parts.broadcaster.pending().is_empty()
-            && sold.wallet.closings.agreed(&sold.funding)
+        let pending = sold.wallet.parts.broadcaster.pending();
+        let mut sent = pending.iter().map(|(txid, _)| txid.to_string());
+        sold.wallet.closings.agreed(&sold.funding) && sent.all(|txid| txid == closing)
     })
     .await;
     assert_eq!(spender(&sold).await, closing);

@@ -142,6 +142,11 @@ async fn our_service_on_the_wire_is_the_one_that_is_compared() {
             {
                 menu.clone_from(on_wire);
                 model_menu.clone_from(of_model);
+                // Without its fraction such an instant is the same, and the two are not made at the same one.
+                let is_whole = |menu: &[Value]| json!(menu).to_string().contains(".000Z");
+                if is_whole(&menu) || is_whole(&model_menu) {
+                    break;
+                }
             }
         }
         for peer in &mut peers {

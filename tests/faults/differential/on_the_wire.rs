@@ -9,7 +9,7 @@ use ldkjit_core::menu::{FeeTier, TrustModel};
 use ldkjit_core::time::Millis;
 use ldkjit_node::log::now_ms;
 use ldkjit_node::node::Node;
-use serde_json::json;
+use serde_json::{json, Value};
 
 use super::asking::{Setting, Step, TOKEN};
 use super::drawn::conversation;

@@ -78,6 +78,14 @@ class Sale(NamedTuple):
         await channel.open(self.delay, htlc_minimum_msat)
         return channel
 
+    async def half_open(self) -> Channel:
+        """Take the channel that is offered, until the LSP is ready; the client does not say it."""
+        channel = await Channel.offered(self.client.peer)
+        await channel.accept(self.delay)
+        await channel.sign_funding()
+        await channel.until_ready()
+        return channel
+
     def invoice(self, amount: int, preimage: Preimage | None = None) -> str:
         """An invoice of this amount or part, msat."""
         return invoice_over(self.client, self.hop, amount, preimage and preimage.hash)
@@ -127,6 +135,21 @@ def check_fee(htlcs: Sequence[Htlc], paid: int, fee: int) -> None:
     # Of a part that is whole nothing is said (J-72), and none is empty (J-69).
     assert all(each.extra_fee != 0 for each in htlcs)
     assert all(each.amount_msat >= HTLC_MINIMUM_MSAT for each in htlcs)
+
+
+async def take(
+    channel: Channel,
+    payment: asyncio.Task[Outcome],
+    preimage: Preimage,
+    paid: int,
+    fee: int,
+    parts: int = 1,
+) -> None:
+    """Take a payment, which comes whole but for the fee, msat; it is paid."""
+    htlcs = await channel.arrive(parts)
+    check_fee(htlcs, paid, fee)
+    await channel.fulfil(preimage.data, *htlcs)
+    assert await payment == "paid"
 
 
 async def is_published(chain: Chain, channel: Channel) -> bool:

@@ -11,7 +11,7 @@ from .channel import Channel
 from .opening import ERROR
 from .payer import Payer, invoice_over
 from .rpc import Client
-from .sale import Preimage, Sale, buy_fixed, check_fee, no_more, paying
+from .sale import Preimage, Sale, buy_fixed, check_fee, no_more, paying, take
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.timeout(60)]
 
@@ -37,10 +37,7 @@ async def test_J_78_S_68_the_jit_scid_is_an_alias_of_the_channel(
     for payer in (*payers, *payers):
         preimage = Preimage.new()
         async with paying(payer, sale.invoice(SMALL, preimage)) as payment:
-            htlcs = await channel.arrive()
-            check_fee(htlcs, SMALL, 0)
-            await channel.fulfil(preimage.data, *htlcs)
-            assert await payment == "paid"
+            await take(channel, payment, preimage, SMALL, 0)
     await no_more(our_client)
 
 
@@ -54,10 +51,7 @@ async def test_J_77_S_69_the_alias_with_the_fees_of_the_channel(
     hop = sale.hop._replace(scid=channel.alias, base_fee_msat=base, ppm=ppm, delta=delta)
     preimage = Preimage.new()
     async with paying(payer, invoice_over(our_client, hop, SMALL, preimage.hash)) as payment:
-        htlcs = await channel.arrive()
-        check_fee(htlcs, SMALL, 0)
-        await channel.fulfil(preimage.data, *htlcs)
-        assert await payment == "paid"
+        await take(channel, payment, preimage, SMALL, 0)
 
 
 async def test_S_28_S_59_a_part_that_comes_when_the_payment_was_claimed(

@@ -10,7 +10,7 @@ import pytest
 from .opening import ERROR, accept, offered
 from .payer import Payer
 from .rpc import Client
-from .sale import QUIET_S, Preimage, buy, buy_fixed, check_fee, first_offer, no_more, paying
+from .sale import QUIET_S, Preimage, buy, buy_fixed, check_fee, first_offer, no_more, paying, take
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.timeout(60)]
 
@@ -141,10 +141,7 @@ async def test_J_48_J_49_J_50_S_16_a_payment_that_lacks_a_part(
         await no_more(our_client)
         async with paying(payers[1], sale.invoice(size - 1_000, again)) as payment:
             channel = await sale.open()
-            htlcs = await channel.arrive(2)
-            check_fee(htlcs, size, sale.fee(size))
-            await channel.fulfil(again.data, *htlcs)
-            assert await payment == "paid"
+            await take(channel, payment, again, size, sale.fee(size), 2)
 
 
 async def test_J_64_S_44_the_channel_after_one_that_the_lsp_gave_up(
@@ -159,10 +156,7 @@ async def test_J_64_S_44_the_channel_after_one_that_the_lsp_gave_up(
         _, error = await our_client.peer.message(ERROR)
         assert error[:32] == refused.id
         channel = await sale.open()
-        htlcs = await channel.arrive()
-        check_fee(htlcs, size, sale.fee(size))
-        await channel.fulfil(preimage.data, *htlcs)
-        assert await payment == "paid"
+        await take(channel, payment, preimage, size, sale.fee(size))
 
 
 # Variable amounts

@@ -13,21 +13,14 @@ from .rpc import Client
 from .sale import (
     QUIET_S,
     Preimage,
-    Sale,
     buy_fixed,
-    check_fee,
     is_published,
     paying,
     published,
+    take,
 )
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.timeout(60)]
-
-
-async def _claim(sale: Sale, channel: Channel, size: int, preimage: Preimage) -> None:
-    htlcs = await channel.arrive()
-    check_fee(htlcs, size, sale.fee(size))
-    await channel.fulfil(preimage.data, *htlcs)
 
 
 async def test_J_54_J_83_S_35_a_client_that_is_away(
@@ -42,8 +35,7 @@ async def test_J_54_J_83_S_35_a_client_that_is_away(
         assert not payment.done()
         async with await our_client.again(our_lsp) as again:
             sale = sale._replace(client=again)
-            await _claim(sale, await sale.open(), size, preimage)
-            assert await payment == "paid"
+            await take(await sale.open(), payment, preimage, size, sale.fee(size))
 
 
 async def test_S_36_a_client_that_hangs_up_when_it_has_signed(
@@ -53,14 +45,10 @@ async def test_S_36_a_client_that_hangs_up_when_it_has_signed(
     sale, size = await buy_fixed(our_client)
     preimage = Preimage.new()
     async with paying(payer, sale.invoice(size, preimage)) as payment:
-        channel = await Channel.offered(our_client.peer)
-        await channel.accept(sale.delay)
-        await channel.sign_funding()
-        await channel.until_ready()
+        channel = await sale.half_open()
         async with await our_client.again(our_lsp) as again:
             await channel.resume(again.peer)
-            await _claim(sale, channel, size, preimage)
-            assert await payment == "paid"
+            await take(channel, payment, preimage, size, sale.fee(size))
 
 
 async def test_J_62_S_36_a_client_that_hangs_up_at_the_funding_is_offered_another(
@@ -78,8 +66,7 @@ async def test_J_62_S_36_a_client_that_hangs_up_at_the_funding_is_offered_anothe
         sale = sale._replace(client=again)
         async with paying(payer, sale.invoice(size, preimage)) as payment:
             channel = await sale.open()
-            await _claim(sale, channel, size, preimage)
-            assert await payment == "paid"
+            await take(channel, payment, preimage, size, sale.fee(size))
     await published(chain, channel)
     assert not await is_published(chain, first)
 
@@ -90,15 +77,11 @@ async def test_J_68_nothing_is_forwarded_to_a_client_that_is_not_ready(
     sale, size = await buy_fixed(our_client)
     preimage = Preimage.new()
     async with paying(payer, sale.invoice(size, preimage)) as payment:
-        channel = await Channel.offered(our_client.peer)
-        await channel.accept(sale.delay)
-        await channel.sign_funding()
-        await channel.until_ready()
+        channel = await sale.half_open()
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(channel.arrive(), QUIET_S)
         await channel.say_ready()
-        await _claim(sale, channel, size, preimage)
-        assert await payment == "paid"
+        await take(channel, payment, preimage, size, sale.fee(size))
 
 
 async def test_S_61_a_client_that_hangs_up_with_the_payment_in_its_hands(

@@ -20,6 +20,7 @@ from .sale import (
     no_more,
     paying,
     published,
+    take,
     unpublished,
 )
 
@@ -112,10 +113,7 @@ async def test_S_53_S_54_S_62_a_client_that_fails_the_payment_still_owes_the_fee
         assert await payment != "paid"
     preimage = Preimage.new()
     async with paying(payers[0], sale.invoice(size, preimage)) as payment:
-        htlcs = await channel.arrive()
-        check_fee(htlcs, size, sale.fee(size))
-        await channel.fulfil(preimage.data, *htlcs)
-        assert await payment == "paid"
+        await take(channel, payment, preimage, size, sale.fee(size))
         assert channel.ours_msat == size - sale.fee(size)
 
 
@@ -155,10 +153,7 @@ async def test_S_54_of_two_parts_one_is_failed(our_client: Client, payers: Seque
         assert sorted([await one == "paid", await other == "paid"]) == [False, True]
     again = Preimage.new()
     async with paying(payers[0], sale.invoice(size, again)) as payment:
-        htlcs = await channel.arrive()
-        check_fee(htlcs, size, fee)
-        await channel.fulfil(again.data, *htlcs)
-        assert await payment == "paid"
+        await take(channel, payment, again, size, fee)
     await no_more(our_client)
 
 
@@ -179,10 +174,7 @@ async def test_J_66_S_52_a_client_that_gives_up_a_channel_without_funding(
         await asyncio.wait({payment, opening}, return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
             another = await opening
-            htlcs = await another.arrive()
-            check_fee(htlcs, size, sale.fee(size))
-            await another.fulfil(preimage.data, *htlcs)
-            assert await payment == "paid"
+            await take(another, payment, preimage, size, sale.fee(size))
             await published(chain, another)
         else:
             opening.cancel()
@@ -201,10 +193,7 @@ async def test_S_46_two_channels_at_once(
             preimage = Preimage.new()
             async with paying(payer, sale.invoice(size, preimage)) as payment:
                 channel = await sale.open()
-                htlcs = await channel.arrive()
-                check_fee(htlcs, size, sale.fee(size))
-                await channel.fulfil(preimage.data, *htlcs)
-                assert await payment == "paid"
+                await take(channel, payment, preimage, size, sale.fee(size))
                 await published(chain, channel)
                 return channel
 

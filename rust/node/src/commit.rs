@@ -6,7 +6,7 @@ use crate::error::{NodeError, StoreError};
 use crate::journal::{ldk_kind, Ask, Counters, Ending, Journal, Shared, State, LDK, LEDGER};
 use crate::log::Log;
 use crate::store::{Loaded, Op, Row, Store};
-use crate::sync::{lock, wait, wait_for};
+use crate::sync::{lock, wait, wait_for, write};
 use ldkjit_core::seal::link_of;
 use lightning::util::persist::{
     CHANNEL_MANAGER_PERSISTENCE_KEY, CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -310,8 +310,7 @@ impl Worker {
     fn commit(&mut self, last: bool) -> Result<(), StoreError> {
         let gate = self.shared.gate.blocking_lock();
         // Messages do not wait for each other here, nor does a flood of them keep the committer out.
-        let close = self.shared.close.write();
-        let close = close.unwrap_or_else(PoisonError::into_inner);
+        let close = write(&self.shared.close);
         let snapshot = lock(&self.snapshot).clone();
         // Each step before the next: a change after `take_needs` asks again; every queued write of LDK's was
         // recorded in the manager before it was queued, so a manager encoded after the queue is taken knows it.

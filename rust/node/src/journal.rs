@@ -6,7 +6,7 @@ use crate::books::Put;
 use crate::error::StoreError;
 use crate::log::now_ms;
 use crate::store::{Op, Row};
-use crate::sync::lock;
+use crate::sync::{lock, read};
 use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::seal::{seal, Link};
 use lightning::io;
@@ -15,7 +15,7 @@ use lightning::util::persist::{KVStore, ARCHIVED_CHANNEL_MONITOR_PERSISTENCE_PRI
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::time::Instant;
 use tokio::sync::{oneshot, watch};
 
@@ -416,8 +416,7 @@ impl Journal {
     /// Held while LDK may end a channel by agreement, which peers' messages do outside the gate: the committer takes it
     /// too, so that the end and the transaction that was agreed are in one commit. Nobody who holds it may wait for the gate.
     pub fn close(&self) -> RwLockReadGuard<'_, ()> {
-        let close = self.shared.close.read();
-        close.unwrap_or_else(PoisonError::into_inner)
+        read(&self.shared.close)
     }
 
     /// Why nothing is written any more: a store error, or [`StoreError::Closed`] after an orderly end.

@@ -665,15 +665,17 @@ impl Node {
     /// its order lives.
     pub(crate) fn forget_hopeless(&self) {
         let hopeless = self.parts.broadcaster.hopeless();
+        if hopeless.is_empty() {
+            return;
+        }
         let gone: HashSet<Txid> = hopeless.iter().map(Transaction::compute_txid).collect();
+        let channels = self.cm.list_channels();
         for tx in hopeless {
             let txid = tx.compute_txid();
             let open = self.parts.wallet.funded_by(&txid);
             let order = |open| self.lsp.as_ref().is_some_and(|lsp| lsp.holds_coins(open));
             let live = open.is_some_and(order)
-                || self
-                    .cm
-                    .list_channels()
+                || channels
                     .iter()
                     .any(|c| c.funding_txo.is_some_and(|at| at.txid == txid));
             if !live && self.parts.wallet.forget(&tx, &gone) {

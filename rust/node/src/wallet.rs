@@ -271,6 +271,7 @@ impl Wallet {
             anchor_reserve_sat: self.reserve_sat.load(Ordering::Relaxed),
             ..Balances::default()
         };
+        let mut available = 0u64;
         for coin in state.bdk.list_unspent() {
             let value = coin.txout.value.to_sat();
             let kind = state.kind(&coin, tip);
@@ -283,9 +284,10 @@ impl Wallet {
             *sum = sum.saturating_add(value);
             if locked.contains(&coin.outpoint) {
                 balances.locked_sat = balances.locked_sat.saturating_add(value);
+            } else if state.usable(&coin, kind, tip, ANY_DEPTH) {
+                available = available.saturating_add(value);
             }
         }
-        let available = state.spendable(ANY_DEPTH).sum_sat;
         balances.spendable_sat = available.saturating_sub(balances.anchor_reserve_sat);
         balances
     }
@@ -763,15 +765,7 @@ impl State {
 
     /// Whether a coin of this wallet's is spent with one that never was, or hangs on a transaction of others that is gone.
     fn hangs_on_gone(&self, tx: &Transaction, gone: &HashSet<Txid>) -> bool {
-        let graph = self.bdk.tx_graph();
-        let mine = |at: &OutPoint| {
-            let coin = graph.get_txout(*at);
-            coin.is_some_and(|coin| self.bdk.is_mine(coin.script_pubkey.clone()))
-        };
-        let spent = |tx: &Transaction| -> Vec<OutPoint> {
-            tx.input.iter().map(|input| input.previous_output).collect()
-        };
-        let (own, others): (Vec<_>, Vec<_>) = spent(tx).into_iter().partition(mine);
+        let (own, others) = self.spent_by(tx);
         // A payment of somebody else's may come back by itself, and holds nothing of ours.
         if own.is_empty() || !others.is_empty() {
             return !own.is_empty();
@@ -781,10 +775,10 @@ impl State {
             if confirmed_at(&self.bdk, &txid).is_some() || !seen.insert(txid) {
                 continue;
             }
-            let Some(parent) = graph.get_tx(txid) else {
+            let Some(parent) = self.bdk.tx_graph().get_tx(txid) else {
                 continue;
             };
-            let (own, others): (Vec<_>, Vec<_>) = spent(&parent).into_iter().partition(mine);
+            let (own, others) = self.spent_by(&parent);
             let lost = || gone.contains(&txid) || self.bdk.get_tx(txid).is_none();
             if !others.is_empty() && lost() {
                 return true;

@@ -159,8 +159,7 @@ impl Order {
             .params
             .valid_until
             .saturating_add(run.env.limits.grace_ms);
-        let is_out = |part: &Part| matches!(part.status, PartStatus::Forwarding { .. });
-        if run.env.now < last || self.parts.values().any(is_out) {
+        if run.env.now < last || self.is_any_out() {
             return;
         }
         for (id, _) in self.all_held() {

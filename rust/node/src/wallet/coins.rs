@@ -2,7 +2,7 @@
 
 use super::{confirmed_at, State};
 use bdk_wallet::{KeychainKind, LocalOutput};
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 use std::collections::HashSet;
 
 /// bitcoind takes 25 unconfirmed transactions that hang together; some are left for children that raise a fee.
@@ -39,8 +39,8 @@ pub(super) struct Coins {
 impl Coins {
     /// Whether all of these may be spent.
     pub(super) fn hold(&self, coins: &[OutPoint]) -> bool {
-        let free: HashSet<OutPoint> = self.free.iter().map(|coin| coin.outpoint).collect();
-        coins.iter().all(|coin| free.contains(coin))
+        let is_free = |coin: &OutPoint| self.free.iter().any(|free| free.outpoint == *coin);
+        coins.iter().all(is_free)
     }
 }
 
@@ -63,16 +63,16 @@ impl State {
             .tx_graph()
             .get_tx(coin.outpoint.txid)
             .is_some_and(|tx| tx.is_coinbase());
-        if coinbase && tip.saturating_sub(at).saturating_add(1) < COINBASE_MATURITY {
+        if coinbase && confirmations(at, tip) < COINBASE_MATURITY {
             return Kind::Immature;
         }
         Kind::Confirmed
     }
 
     /// Whether a coin may be spent, where all that it hangs on and that is not this wallet's must be so deep.
-    fn usable(&self, coin: &LocalOutput, kind: Kind, tip: u32, depth: u32) -> bool {
+    pub(super) fn usable(&self, coin: &LocalOutput, kind: Kind, tip: u32, depth: u32) -> bool {
         let at = coin.chain_position.confirmation_height_upper_bound();
-        let deep = at.is_some_and(|at| tip.saturating_sub(at).saturating_add(1) >= depth);
+        let deep = at.is_some_and(|at| confirmations(at, tip) >= depth);
         match kind {
             Kind::Confirmed => deep || self.is_settled(coin.outpoint.txid, tip, depth),
             Kind::Change => {
@@ -90,25 +90,29 @@ impl State {
         let (mut seen, mut todo) = (HashSet::new(), vec![txid]);
         while let Some(txid) = todo.pop() {
             let at = confirmed_at(&self.bdk, &txid);
-            let deep = at.is_some_and(|at| tip.saturating_sub(at).saturating_add(1) >= depth);
+            let deep = at.is_some_and(|at| confirmations(at, tip) >= depth);
             if deep || !seen.insert(txid) {
                 continue;
             }
-            let mine = |at: &OutPoint| {
-                let coin = graph.get_txout(*at);
-                coin.is_some_and(|coin| self.bdk.is_mine(coin.script_pubkey.clone()))
-            };
             let Some(tx) = graph.get_tx(txid) else {
                 return false;
             };
-            for input in &tx.input {
-                if !mine(&input.previous_output) {
-                    return false;
-                }
-                todo.push(input.previous_output.txid);
+            let (own, others) = self.spent_by(&tx);
+            if !others.is_empty() {
+                return false;
             }
+            todo.extend(own.iter().map(|at| at.txid));
         }
         true
+    }
+
+    /// What a transaction spends: of this wallet's, and of others.
+    pub(super) fn spent_by(&self, tx: &Transaction) -> (Vec<OutPoint>, Vec<OutPoint>) {
+        let spent = tx.input.iter().map(|input| input.previous_output);
+        spent.partition(|at| {
+            let coin = self.bdk.tx_graph().get_txout(*at);
+            coin.is_some_and(|coin| self.bdk.is_mine(coin.script_pubkey.clone()))
+        })
     }
 
     /// The number of unconfirmed transactions that hang together with this one, ancestors and descendants, and those
@@ -165,6 +169,11 @@ impl State {
         }
         coins
     }
+}
+
+/// Of what is in the block at this height.
+fn confirmations(at: u32, tip: u32) -> u32 {
+    tip.saturating_sub(at).saturating_add(1)
 }
 
 /// The smallest coin that alone pays `value_sat` and the fee, with change worth having or none; confirmed ones first.

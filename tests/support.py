@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import secrets
 import shutil
 from decimal import Decimal
 from pathlib import Path
@@ -40,6 +43,26 @@ async def retire(box: Sandbox, name: str) -> None:
     assert verdict.ok, f"{name}: {verdict.model_dump_json(indent=2)}"
     # The next node of this name is another one.
     shutil.rmtree(node.config.data_dir)
+
+
+async def retire_all(box: Sandbox) -> None:
+    """Stop every node for good; one whose books are wrong keeps no other running."""
+    async with contextlib.AsyncExitStack() as stack:
+        for name in box.nodes:
+            stack.push_async_callback(retire, box, name)
+
+
+class Held(NamedTuple):
+    """A payment for which the receiver has yet to give its preimage; both in hex."""
+
+    preimage: str
+    payment_hash: str
+
+
+def new_held() -> Held:
+    """A payment that nobody else can take."""
+    preimage = secrets.token_bytes(32)
+    return Held(preimage.hex(), hashlib.sha256(preimage).hexdigest())
 
 
 async def belongings(node: Node) -> list[Any]:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from support import in_mempool, retire
+from support import in_mempool, retire_all
 
 from ldkjit import Lsp, Node
 from ldkjit.sandbox import Sandbox, until
@@ -114,8 +114,7 @@ class LdkStage:
 
     async def close_books(self) -> None:
         """Stop every node of ours; the books of each are right."""
-        for name in list(self.box.nodes):
-            await retire(self.box, name)
+        await retire_all(self.box)
 
     async def end(self, *, keep: bool) -> list[Path]:
         """End every ldk-node; delete their folders, or keep and return them."""

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from support import coins_of, id_of, in_mempool, retire
+from support import coins_of, id_of, in_mempool, retire_all
 
 from ldkjit import Channel, Node
 from ldkjit.sandbox import Sandbox, until
@@ -102,9 +102,7 @@ class Stage:
 
     async def close_books(self) -> None:
         """Stop every node of ours; the books of each are right."""
-        async with contextlib.AsyncExitStack() as stack:  # one that fails keeps no other running
-            for name in self.box.nodes:
-                stack.push_async_callback(retire, self.box, name)
+        await retire_all(self.box)
 
     async def end(self, *, keep: bool) -> list[Path]:
         """End every LND; delete their folders, or keep and return them."""

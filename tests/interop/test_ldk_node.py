@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import secrets
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +25,7 @@ from support import (
     id_of,
     in_mempool,
     mined_fees,
+    new_held,
     only_channel,
     outbound,
     pay_both,
@@ -109,18 +108,6 @@ async def stage(
 # Its wallet, our LSP
 
 
-class Held(NamedTuple):
-    """A payment for which the receiver has yet to give its preimage."""
-
-    preimage: str
-    payment_hash: str
-
-
-def new_hash() -> Held:
-    preimage = secrets.token_bytes(32)
-    return Held(preimage.hex(), hashlib.sha256(preimage).hexdigest())
-
-
 async def paid_by(payer: Node, bolt11: str, amount: Msat | None = None) -> Payment:
     return await payer.pay(bolt11, amount=amount, timeout=60, retry=10)
 
@@ -159,7 +146,7 @@ async def test_their_wallet_buys_from_us(
     )
     wallet = await stage.their_wallet(lsp)
     fee = fee_of(amount)
-    held = new_hash()
+    held = new_held()
     bolt11 = await wallet.receive_jit(amount, max_fee=fee, payment_hash=held.payment_hash)
     assert await state_of(lsp, wallet.node_id) == ["sold"]
     assert await wallet.channels() == []
@@ -363,7 +350,7 @@ async def test_a_restart_while_their_wallet_holds_the_payment(
     payer = await stage.box.node("payer", funds=sat(10_000_000), channels=[(lsp, 3_000_000)])
     wallet = await stage.their_wallet(lsp)
     amount, fee = Msat(400_000_007), sat(2_000)
-    held = new_hash()
+    held = new_held()
     bolt11 = await wallet.receive_jit(amount, max_fee=fee, payment_hash=held.payment_hash)
     before = await outbound(payer)
     paying = asyncio.create_task(paid_by(payer, bolt11))

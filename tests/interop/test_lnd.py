@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import secrets
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
@@ -20,6 +18,7 @@ from support import (
     id_of,
     in_mempool,
     mined_fees,
+    new_held,
     only_channel,
     transaction,
     wallet_of,
@@ -505,12 +504,6 @@ async def spender(stage: Stage, outpoint: str) -> str | None:
 # Hold invoices
 
 
-def new_preimage() -> tuple[str, str]:
-    """A preimage and its hash."""
-    preimage = secrets.token_bytes(32)
-    return preimage.hex(), hashlib.sha256(preimage).hexdigest()
-
-
 @pytest.mark.parametrize("end", ["settle", "cancel"])
 @pytest.mark.parametrize("restarts", ["nobody", "lnd", "ours"])
 async def test_lnd_holds_our_payment(stage: Stage, end: str, restarts: str) -> None:
@@ -518,7 +511,7 @@ async def test_lnd_holds_our_payment(stage: Stage, end: str, restarts: str) -> N
     two = await two_of(stage, "ours")
     _, lnd, node, _, ours = two
     before, (their_before, _) = await our_side(node, ours), await lnd.channel_balance()
-    preimage, payment_hash = new_preimage()
+    preimage, payment_hash = new_held()
     invoice = await lnd.add_hold_invoice(76_543_210, payment_hash)
     paying = asyncio.create_task(node.pay(invoice.bolt11, timeout=60))
     assert await lnd.wait_invoice(payment_hash, "ACCEPTED") == 76_543_210
@@ -586,7 +579,7 @@ async def closed_while_held(
     """
     two = await two_of(stage, "ours")
     _, lnd, node, _, _ = two
-    preimage, payment_hash = new_preimage()
+    preimage, payment_hash = new_held()
     invoice = await lnd.add_hold_invoice(50_000_000, payment_hash)
     paying = asyncio.create_task(node.pay(invoice.bolt11, timeout=150))
     try:

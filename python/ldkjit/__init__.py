@@ -14,6 +14,7 @@ from .config import (
     NodeConfig,
     Patience,
     PeerLimits,
+    PolicyConfig,
     Pool,
     TrustModel,
     WebhookConfig,
@@ -80,6 +81,7 @@ from .models import (
     ChannelAccount,
     DecodedInvoice,
     FeeRates,
+    HookCounts,
     LedgerCheck,
     LedgerRow,
     LightningBalance,
@@ -96,6 +98,17 @@ from .models import (
     Webhooks,
 )
 from .node import Invoice, Node
+from .policy import (
+    Accept,
+    ChannelRequest,
+    ChannelTerms,
+    Client,
+    MenuRequest,
+    OrderRequest,
+    Policy,
+    Refuse,
+    ServiceState,
+)
 from .webhooks import SeenWebhooks, verify_webhook
 
 try:
@@ -107,6 +120,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 logging.getLogger("ldkjit").addHandler(logging.NullHandler())
 
 __all__ = [
+    "Accept",
     "AddressError",
     "Alarm",
     "AmountError",
@@ -120,6 +134,9 @@ __all__ = [
     "ChannelClosed",
     "ChannelPending",
     "ChannelReady",
+    "ChannelRequest",
+    "ChannelTerms",
+    "Client",
     "ConfigError",
     "DecodedInvoice",
     "Event",
@@ -128,6 +145,7 @@ __all__ = [
     "ForkError",
     "FundingConflict",
     "FundingUnconfirmed",
+    "HookCounts",
     "InboundCapacityError",
     "InsufficientFundsError",
     "InternalError",
@@ -148,6 +166,7 @@ __all__ = [
     "LspRefusedError",
     "LspTrustError",
     "LspUnreachableError",
+    "MenuRequest",
     "Msat",
     "NoLspError",
     "Node",
@@ -159,6 +178,7 @@ __all__ = [
     "OpeningFeeError",
     "Order",
     "OrderChanged",
+    "OrderRequest",
     "OrderSold",
     "Patience",
     "Payment",
@@ -170,11 +190,15 @@ __all__ = [
     "Peer",
     "PeerError",
     "PeerLimits",
+    "Policy",
+    "PolicyConfig",
     "Pool",
     "RecoveringError",
     "Recovery",
     "RecoveryNeededError",
+    "Refuse",
     "SeenWebhooks",
+    "ServiceState",
     "Stage",
     "Status",
     "StoreCopyError",

@@ -19,7 +19,19 @@ class Native:
         """Forget the answer. What moves money is not undone."""
 
     def drain(self) -> list[tuple[int, int, str]]:
-        """All that is there: (0 result, 1 error or 2 log record; id; JSON)."""
+        """All that is there: (kind, id, JSON).
+
+        Kinds: 0 result, 1 error, 2 log record, 3 question to a hook, 4 question given up.
+        """
+
+    def question_fileno(self) -> int:
+        """A descriptor that is readable when ``question`` has something, and at the end."""
+
+    def question(self) -> tuple[int, str] | None:
+        """The next question for the thread of the hooks: id and JSON."""
+
+    def answer(self, id: int, body: str) -> None:
+        """Answer a question, from any thread."""
 
     def close(self) -> None:
         """End every thread, in bounded time; may be called again."""

@@ -48,6 +48,15 @@ class FakeNative:
             os.read(self.read, 4096)
         return taken
 
+    def question_fileno(self) -> int:
+        raise NotImplementedError
+
+    def question(self) -> tuple[int, str] | None:
+        return None
+
+    def answer(self, id: int, body: str, /) -> None:
+        self.answered.append((id, json.loads(body)))
+
     def close(self) -> None:
         if not self.closed:
             os.close(self.read)

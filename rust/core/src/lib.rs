@@ -13,6 +13,7 @@ pub mod lsps2;
 pub mod lsps5;
 pub mod menu;
 pub mod order;
+pub mod policy;
 pub mod pool;
 pub mod reason;
 pub mod rules;

@@ -8,6 +8,7 @@ use crate::amount::Msat;
 use crate::ids::NodeId;
 use crate::liquidity::{Books, Burden, Lending};
 use crate::menu::{sort_tiers, FeeTier, Grant, MenuError, Secret, TrustModel};
+use crate::order::Order;
 use crate::reason::Reason;
 use crate::standing::Patience;
 
@@ -89,6 +90,33 @@ impl Limits {
             .map_err(|_| Reason::StrangersShare)?;
         }
         Ok(())
+    }
+
+    /// The largest channel, sat, that the exposure limits leave for an order whose channel is only planned.
+    #[must_use]
+    pub fn room_sat(&self, lending: &Lending, books: &Books, order: &Order) -> u64 {
+        let own = order.burden().exposure_msat;
+        let left = |burden: Burden, exposure: u128, unconfirmed: u128| {
+            // The channel takes the place of the payment that the order counts as now.
+            let others = burden.exposure_msat.saturating_sub(own);
+            let in_air = burden.unconfirmed_sat.saturating_mul(1_000);
+            let left = exposure.saturating_sub(others);
+            left.min(unconfirmed.saturating_sub(in_air))
+        };
+        let (all, in_air) = (
+            u128::from(self.max_exposure_msat.0),
+            u128::from(self.max_unconfirmed_msat.0),
+        );
+        let mut room = left(books.total, all, in_air).min(left(
+            books.of(&order.terms.client),
+            self.max_exposure_per_client_msat.0.into(),
+            self.max_unconfirmed_per_client_msat.0.into(),
+        ));
+        if order.terms.token.is_none() {
+            let share = |limit| lending.strangers_share(limit);
+            room = room.min(left(books.strangers, share(all), share(in_air)));
+        }
+        u64::try_from(room / 1_000).unwrap_or(u64::MAX)
     }
 
     /// The limits of the whole service, or of a share of it.

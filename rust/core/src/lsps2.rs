@@ -276,8 +276,7 @@ pub fn offer_tiers(
     now: Millis,
 ) -> Result<Menu, Reason> {
     // Validated tiers always build; a menu that does not is ours to mend, not the client's.
-    let mut menu =
-        Menu::build(tiers, client, token, secret, now).map_err(|_| Reason::Internal)?;
+    let mut menu = Menu::build(tiers, client, token, secret, now).map_err(|_| Reason::Internal)?;
     menu.0.retain(|params| {
         let needed = stock.needed_sat(params, None);
         needed.is_ok_and(|sat| {

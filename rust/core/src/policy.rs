@@ -413,7 +413,13 @@ impl ChannelYes {
 
     /// What is granted: never less than the payment needs, and beyond that no more than the limits leave.
     #[must_use]
-    pub fn grant(self, rules: &Rules, books: &Books, order: &Order, needed_sat: u64) -> ChannelTerms {
+    pub fn grant(
+        self,
+        rules: &Rules,
+        books: &Books,
+        order: &Order,
+        needed_sat: u64,
+    ) -> ChannelTerms {
         let room = rules.limits.room_sat(&rules.lending, books, order);
         let value_sat = self.value_sat.unwrap_or(needed_sat).min(room);
         ChannelTerms {

@@ -278,7 +278,13 @@ impl PolicyConfig {
         }
         let waiting = u64::try_from(self.max_waiting).unwrap_or(u64::MAX);
         within("policy", "max_waiting", waiting, 1, 100_000)?;
-        within("policy", "breaker_after", self.breaker_after.into(), 1, 1_000_000)
+        within(
+            "policy",
+            "breaker_after",
+            self.breaker_after.into(),
+            1,
+            1_000_000,
+        )
     }
 }
 

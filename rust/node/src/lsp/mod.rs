@@ -371,7 +371,10 @@ impl Service {
     /// What became of the questions to each of the operator's hooks.
     #[must_use]
     pub fn policy_counts(&self) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
-        self.desk.as_ref().map(|desk| desk.counts()).unwrap_or_default()
+        self.desk
+            .as_ref()
+            .map(|desk| desk.counts())
+            .unwrap_or_default()
     }
 
     /// Every order that is not over, as JSON.

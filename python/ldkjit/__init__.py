@@ -7,6 +7,7 @@ from .amounts import Msat, btc, sat
 from .config import (
     Bitcoind,
     FeeTier,
+    Hours,
     Lending,
     Limits,
     Lsp,
@@ -73,6 +74,7 @@ from .events import (
     UnknownEvent,
     WebhookCalled,
 )
+from .history import Decision, Replay
 from .models import (
     Backup,
     BadRow,
@@ -138,6 +140,7 @@ __all__ = [
     "ChannelTerms",
     "Client",
     "ConfigError",
+    "Decision",
     "DecodedInvoice",
     "Event",
     "FeeRates",
@@ -146,6 +149,7 @@ __all__ = [
     "FundingConflict",
     "FundingUnconfirmed",
     "HookCounts",
+    "Hours",
     "InboundCapacityError",
     "InsufficientFundsError",
     "InternalError",
@@ -197,6 +201,7 @@ __all__ = [
     "Recovery",
     "RecoveryNeededError",
     "Refuse",
+    "Replay",
     "SeenWebhooks",
     "ServiceState",
     "Stage",

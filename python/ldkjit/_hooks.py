@@ -10,6 +10,7 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -96,10 +97,17 @@ class HookRunner:
     Args:
         hooks: By name.
         loop: The node's event loop.
+        record: Given, keeps every question and its answer.
     """
 
-    def __init__(self, hooks: Mapping[str, Hook], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        hooks: Mapping[str, Hook],
+        loop: asyncio.AbstractEventLoop,
+        record: Callable[[str, str | None, int], None] | None = None,
+    ) -> None:
         self._hooks = dict(hooks)
+        self._record = record
         self._loop = loop
         self._context = contextvars.copy_context()
         self._pid = os.getpid()
@@ -156,7 +164,7 @@ class HookRunner:
         self._begin_thread(native)
 
     async def _answer(self, id: int, text: str) -> None:
-        name = "?"
+        name, began = "?", time.monotonic()
         try:
             name, question = read_question(text)
             told = self._hooks[name](question)
@@ -165,14 +173,15 @@ class HookRunner:
             else:
                 body = self._checked(name, await told)
         except asyncio.CancelledError:
+            self._keep(text, None, began)
             return  # the node has given it up, and said so
         except KeyboardInterrupt:
-            self._reply(id, _fault("raised", "KeyboardInterrupt"))
+            self._reply(id, text, _fault("raised", "KeyboardInterrupt"), began)
             raise
         except BaseException as error:  # SystemExit too: a hook ends no program
             self._complain(name, error)
             body = _raised(error)
-        self._reply(id, body)
+        self._reply(id, text, body, began)
 
     # On the thread
 
@@ -196,9 +205,8 @@ class HookRunner:
         while open_ and os.getpid() == self._pid:
             while (waiting := native.question()) is not None:
                 id, text = waiting
-                worker.busy = id
-                body = self._answer_here(text)
-                self._reply(id, body)
+                worker.busy, began = id, time.monotonic()
+                self._reply(id, text, self._answer_here(text), began)
                 with worker.lock:
                     worker.busy = None
                     if worker.replaced:
@@ -234,10 +242,19 @@ class HookRunner:
         """Say where a hook raised: the node says only what."""
         _log.debug("hook %s raised", name, exc_info=error)
 
-    def _reply(self, id: int, body: str) -> None:
+    def _reply(self, id: int, text: str, body: str, began: float) -> None:
         # In a forked child there is no node to answer.
         if self._native is not None and os.getpid() == self._pid:
             self._native.answer(id, body)
+            self._keep(text, body, began)
+
+    def _keep(self, text: str, body: str | None, began: float) -> None:
+        if self._record is None:
+            return
+        try:
+            self._record(text, body, round((time.monotonic() - began) * 1_000))
+        except OSError as error:
+            _log.warning("what hooks are asked cannot be kept: %s", error)
 
 
 def _close(told: Awaitable[Any]) -> None:

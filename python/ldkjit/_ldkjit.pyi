@@ -2,7 +2,16 @@
 
 from typing import final
 
-__all__ = ["Native", "Seen", "backup", "ledger_check", "restore", "verify_webhook", "version"]
+__all__ = [
+    "Native",
+    "Seen",
+    "backup",
+    "ledger_check",
+    "opening_fee",
+    "restore",
+    "verify_webhook",
+    "version",
+]
 
 @final
 class Native:
@@ -53,6 +62,9 @@ def verify_webhook(
     seen: Seen | None,
 ) -> tuple[bool, str]:
     """Check a notification: whether it is this LSP's; what it says or the error, as JSON."""
+
+def opening_fee(size_msat: int, min_fee_msat: int, proportional_ppm: int) -> int | None:
+    """The opening fee of a payment, msat; None if it overflows."""
 
 def version() -> str:
     """The version of the Rust side."""

@@ -422,6 +422,10 @@ class PolicyConfig(Config):
         breaker_after: A hook that leaves so many questions in a row unanswered is left in peace, 1
             to 1,000,000.
         breaker_ms: For so long, 1 to 60,000 ms; then one question tries it.
+        record: Given, questions and answers are kept in this file, for ``Policy.replay``. It names
+            clients and tokens.
+        record_max_bytes: How large it gets before it becomes ``….1``, 1,000 to 10,000,000,000
+            bytes; the one of before is deleted.
     """
 
     menu: Callable[[Any], Any] | None = Field(default=None, exclude=True)
@@ -433,6 +437,29 @@ class PolicyConfig(Config):
     max_waiting: Annotated[int, _between(1, 100_000, "questions")] = 1_000
     breaker_after: Annotated[int, _between(1, 1_000_000, "questions")] = 10
     breaker_ms: Annotated[int, _between(1, 60_000, "ms")] = 5_000
+    record: Path | None = Field(default=None, exclude=True)
+    record_max_bytes: Annotated[int, _between(1_000, 10_000_000_000, "bytes")] = Field(
+        default=64_000_000, exclude=True
+    )
+
+
+class Hours(Config):
+    """A menu for some hours of each day.
+
+    Attributes:
+        from_hour: The first hour, UTC, 0 to 23.
+        until_hour: The hour at which it ends, UTC, 0 to 23; one before ``from_hour`` is on the next
+            day.
+        menu: The tiers on sale then, cheapest first, to clients without a token.
+    """
+
+    from_hour: Annotated[int, _between(0, 23, "o'clock")] = Field(
+        validation_alias=AliasChoices("from_hour", "from"), serialization_alias="from"
+    )
+    until_hour: Annotated[int, _between(0, 23, "o'clock")] = Field(
+        validation_alias=AliasChoices("until_hour", "until"), serialization_alias="until"
+    )
+    menu: list[FeeTier] = Field(max_length=64)
 
 
 class LspConfig(Config):
@@ -441,6 +468,9 @@ class LspConfig(Config):
     Attributes:
         menu: The tiers on sale, cheapest first; 1 to 64.
         token_menus: Other menus, by the token that opens them.
+        hours: Other menus for clients without a token, by the hour; the first that fits counts.
+        chain_cost_ppm: So much of what a funding transaction costs at present is added to every
+            tier's ``min_fee``, parts per million, 0 to 100,000,000; 1,000,000 adds all of it.
         trust: Who trusts whom.
         limits: What is risked at most.
         lending: How far coins are promised.
@@ -455,6 +485,8 @@ class LspConfig(Config):
 
     menu: list[FeeTier] = Field(max_length=64)
     token_menus: dict[str, list[FeeTier]] = Field(default_factory=dict)
+    hours: list[Hours] = Field(default_factory=list[Hours])
+    chain_cost_ppm: Annotated[int, _between(0, 100_000_000, "parts per million")] = 0
     trust: TrustModel = TrustModel.LSP_TRUSTS_CLIENT
     limits: Limits = Field(default_factory=Limits)
     lending: Lending = Field(default_factory=Lending)

@@ -18,6 +18,7 @@ from .amounts import MAX_MSAT, MSAT_PER_SAT, Msat
 from .config import NodeConfig
 from .errors import AmountError, ConfigError, NodeStoppedError, PaymentError, TimeoutError_
 from .events import Event, parse_event
+from .history import Recorder
 from .models import (
     Backup,
     Balances,
@@ -185,7 +186,7 @@ class Node:
             config = self.config.model_dump(mode="json")
             hooks = None
             if self._hooks:
-                hooks = HookRunner(self._hooks, asyncio.get_running_loop())
+                hooks = HookRunner(self._hooks, asyncio.get_running_loop(), self._record())
                 config["lsp"]["policy"]["hooks"] = hooks.places()
             bridge = Bridge(self._make_native, hooks)
             try:
@@ -195,6 +196,12 @@ class Node:
                 raise
             self._bridge = bridge
             return Status.model_validate(told)
+
+    def _record(self) -> Callable[[str, str | None, int], None] | None:
+        policy = self.config.lsp.policy if self.config.lsp else None
+        if policy is None or policy.record is None:
+            return None
+        return Recorder(policy.record, policy.record_max_bytes).add
 
     async def stop(self) -> None:
         """Disconnect, make everything durable, close the store. Does nothing when stopped."""

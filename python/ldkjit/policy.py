@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from .amounts import Msat
 from .config import Config, FeeTier, TrustModel
 from .models import Model, Time
+
+if TYPE_CHECKING:
+    from .history import Replay
 
 HOOKS = ("menu", "sell", "channel")
 
@@ -43,7 +47,7 @@ class ServiceState(Model):
     fee_rate_sat_per_kw: int
     """What a funding transaction pays, sat per 1000 weight; 0 while there is no estimate."""
     open_cost_sat: int
-    """What opening one channel costs beside its value: chain fee and anchor reserve, sat."""
+    """What the funding transaction of one channel costs, sat."""
     coins_sat: int
     """Coins that could fund channels, sat."""
     promised_sat: int
@@ -164,6 +168,20 @@ class Policy:
     own, one question at a time. A hook that raises, answers nonsense or takes longer than its
     deadline costs whoever asked a safe answer: an empty menu, a refusal, a payment failed back.
     """
+
+    async def replay(self, history: str | os.PathLike[str]) -> Replay:
+        """Ask this policy what another one was asked, and compare what they make of it.
+
+        Args:
+            history: The file that ``PolicyConfig.record`` named.
+
+        Raises:
+            ConfigError: The file cannot be read, or this policy has no hooks.
+        """
+        from ._hooks import collect
+        from .history import replay
+
+        return await replay(history, collect(self, {}))
 
 
 _REQUESTS: dict[str, type[MenuRequest | OrderRequest | ChannelRequest]] = {

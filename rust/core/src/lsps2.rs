@@ -259,8 +259,8 @@ pub fn decide_get_info(
 ) -> Result<Menu, Reason> {
     let token = request.token.as_deref();
     rules.admit(client)?;
-    let tiers = rules.tiers(token)?;
-    offer_tiers(rules, tiers, stock, books, token, client, secret, now)
+    let tiers = rules.offered(token, now, stock.chain_fee_sat)?;
+    offer_tiers(rules, &tiers, stock, books, token, client, secret, now)
 }
 
 /// The menu of these tiers, the rules' or a hook's, as far as they can be sold at present.

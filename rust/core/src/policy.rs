@@ -102,7 +102,7 @@ pub struct Present {
     pub height: u32,
     /// What a funding transaction pays, sat per 1000 weight; 0 while there is no estimate.
     pub fee_rate_sat_per_kw: u32,
-    /// What opening one channel costs beside its value: chain fee and anchor reserve, sat.
+    /// What the funding transaction of one channel costs, sat.
     pub open_cost_sat: u64,
     /// Coins that could fund channels, sat.
     pub coins_sat: u64,
@@ -124,7 +124,7 @@ impl Present {
             at_ms: now,
             height,
             fee_rate_sat_per_kw: rate,
-            open_cost_sat: stock.overhead_sat,
+            open_cost_sat: stock.chain_fee_sat,
             coins_sat: stock.coins_sat,
             promised_sat: narrow(books.total.reserved_sat),
             inbound_msat: stock.inbound.0,

@@ -11,6 +11,7 @@ use crate::menu::{sort_tiers, FeeTier, Grant, MenuError, Secret, TrustModel};
 use crate::order::Order;
 use crate::reason::Reason;
 use crate::standing::Patience;
+use crate::time::Millis;
 
 /// What the operator risks at most.
 ///
@@ -145,6 +146,36 @@ impl Limits {
     }
 }
 
+/// A menu for some hours of the day.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hours {
+    /// The first hour, UTC, 0 to 23.
+    pub from: u8,
+    /// The hour at which it ends, UTC, 0 to 23; before `from`, it ends on the next day.
+    pub until: u8,
+    /// The tiers for clients without a token.
+    pub menu: Vec<FeeTier>,
+}
+
+impl Hours {
+    /// Whether this instant lies in them.
+    #[must_use]
+    pub fn contain(&self, now: Millis) -> bool {
+        let hour = (now.0 / HOUR_MS) % 24;
+        let (from, until) = (u64::from(self.from), u64::from(self.until));
+        if from <= until {
+            (from..until).contains(&hour)
+        } else {
+            hour >= from || hour < until
+        }
+    }
+}
+
+const HOUR_MS: u64 = 3_600_000;
+/// The whole of something, ppm.
+const WHOLE: u64 = 1_000_000;
+
 /// The whole policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -153,6 +184,10 @@ pub struct Rules {
     pub menu: Vec<FeeTier>,
     /// Tiers by token (J-07); a token that is removed here takes its unpaid offers with it.
     pub token_menus: BTreeMap<String, Vec<FeeTier>>,
+    /// Other tiers for clients without a token, by the hour; the first that fits counts.
+    pub hours: Vec<Hours>,
+    /// So much of what a funding transaction costs at present is added to the least fee of every tier, ppm.
+    pub chain_cost_ppm: u32,
     /// If present, nobody else is served.
     pub allow: Option<BTreeSet<NodeId>>,
     /// Never served, even if allowed.
@@ -170,7 +205,7 @@ pub struct Rules {
 /// A menu of the configuration that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RulesError {
-    /// The token whose menu it is; `None` for the menu without a token.
+    /// The token whose menu it is; `None` for a menu without a token.
     pub token: Option<String>,
     /// What is wrong with it.
     pub error: MenuError,
@@ -194,7 +229,11 @@ impl Rules {
             .token_menus
             .iter()
             .map(|(token, tiers)| (Some(token), tiers));
-        for (token, tiers) in std::iter::once((None, &self.menu)).chain(named) {
+        let hours = self.hours.iter().map(|hours| (None, &hours.menu));
+        for (token, tiers) in std::iter::once((None, &self.menu))
+            .chain(hours)
+            .chain(named)
+        {
             sort_tiers(tiers).map_err(|error| RulesError {
                 token: token.cloned(),
                 error,
@@ -223,6 +262,34 @@ impl Rules {
                 .map(Vec::as_slice)
                 .ok_or(Reason::UnknownToken),
         }
+    }
+
+    /// What is offered now: the tiers for a token, or for none and this hour, each with its share of the chain's cost.
+    /// All are raised by the same sum, so that they stay in their order (J-12).
+    pub fn offered(
+        &self,
+        token: Option<&str>,
+        now: Millis,
+        chain_fee_sat: u64,
+    ) -> Result<Vec<FeeTier>, Reason> {
+        let hours = || self.hours.iter().find(|hours| hours.contain(now));
+        let tiers = match token.is_none().then(hours).flatten() {
+            Some(hours) => &hours.menu,
+            None => self.tiers(token)?,
+        };
+        let cost = chain_fee_sat
+            .saturating_mul(1_000)
+            .checked_mul(u64::from(self.chain_cost_ppm))
+            .map(|share| Msat(share.div_ceil(WHOLE)));
+        // A cost that cannot be computed is one that nobody pays.
+        let raised = tiers.iter().map(|tier| {
+            let min_fee_msat = tier.min_fee_msat.checked_add(cost?)?;
+            Some(FeeTier {
+                min_fee_msat,
+                ..*tier
+            })
+        });
+        raised.collect::<Option<_>>().ok_or(Reason::FeeOverflow)
     }
 
     /// Which token stands behind each grant that a promise can carry; to be made once per configuration.

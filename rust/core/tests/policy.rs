@@ -14,13 +14,13 @@ use ldkjit_core::amount::Msat;
 use ldkjit_core::liquidity::Lending;
 use ldkjit_core::lsps2::{offer_tiers, Sale};
 use ldkjit_core::menu::TrustModel::{ClientTrustsLsp, LspTrustsClient};
-use ldkjit_core::menu::{verify_promise, FeeTier, Grant, TrustModel};
+use ldkjit_core::menu::{sort_tiers, verify_promise, FeeTier, Grant, TrustModel};
 use ldkjit_core::policy::{
     Answer, AnswerError, Breaker, ChannelYes, Fuse, Hook, MenuYes, Objection, Refusal, SellYes,
     Who, MAX_VALID_FOR_S,
 };
 use ldkjit_core::reason::Reason;
-use ldkjit_core::rules::{Limits, Rules};
+use ldkjit_core::rules::{Hours, Limits, Rules};
 use ldkjit_core::standing::Score;
 use ldkjit_core::time::Millis;
 use proptest::prelude::*;
@@ -146,6 +146,53 @@ fn a_client_is_shown_as_the_books_have_it() {
     assert_eq!((who.paid_channels, who.left_unpaid), (4, 2));
 }
 
+#[test]
+fn a_menu_has_its_hours() {
+    let night = Hours {
+        from: 22,
+        until: 6,
+        menu: vec![FeeTier {
+            min_fee_msat: Msat(1),
+            ..tier()
+        }],
+    };
+    let noon = Hours {
+        from: 12,
+        until: 13,
+        menu: vec![],
+    };
+    let rules = Rules {
+        menu: vec![tier()],
+        token_menus: [("vip".to_owned(), vec![tier()])].into(),
+        hours: vec![night.clone(), noon],
+        ..Rules::default()
+    };
+    assert_eq!(rules.validate(), Ok(()));
+    let at = |hour: u64| Millis((20_000 * 24 + hour) * 3_600_000 + 1);
+    for hour in 0..24 {
+        let offered = rules.offered(None, at(hour), 0).unwrap();
+        let expected = match hour {
+            0..=5 | 22 | 23 => night.menu.clone(),
+            12 => vec![],
+            _ => vec![tier()],
+        };
+        assert_eq!(offered, expected, "{hour}");
+        assert_eq!(rules.offered(Some("vip"), at(hour), 0), Ok(vec![tier()]));
+    }
+    assert_eq!(
+        rules.offered(Some("guess"), at(0), 0),
+        Err(Reason::UnknownToken)
+    );
+    let broken = Rules {
+        hours: vec![Hours {
+            menu: vec![tier(), tier()],
+            ..night
+        }],
+        ..Rules::default()
+    };
+    assert!(broken.validate().is_err());
+}
+
 fn any_tier() -> impl Strategy<Value = FeeTier> {
     (
         0..=u64::MAX,
@@ -184,6 +231,24 @@ fn some_tiers() -> impl Strategy<Value = Vec<FeeTier>> {
 }
 
 proptest! {
+    #[test]
+    fn the_chains_cost_is_added_to_every_tier_and_changes_no_order(
+        tiers in some_tiers(), fee_sat in 0..10_000_000_u64, ppm in 0..=100_000_000_u32,
+    ) {
+        let rules = Rules { menu: tiers, chain_cost_ppm: ppm, ..Rules::default() };
+        if rules.validate().is_ok() {
+            if let Ok(offered) = rules.offered(None, NOW, fee_sat) {
+                prop_assert!(sort_tiers(&offered).is_ok());
+                let cost = (u128::from(fee_sat) * 1_000 * u128::from(ppm)).div_ceil(1_000_000);
+                for (tier, offer) in rules.menu.iter().zip(&offered) {
+                    let more = offer.min_fee_msat.0 - tier.min_fee_msat.0;
+                    prop_assert_eq!(u128::from(more), cost);
+                    prop_assert_eq!(FeeTier { min_fee_msat: tier.min_fee_msat, ..*offer }, *tier);
+                }
+            }
+        }
+    }
+
     #[test]
     fn checked_tiers_become_offers_that_verify(tiers in some_tiers(), token in prop::option::of("[a-z]{1,9}")) {
         let yes = MenuYes { tiers };

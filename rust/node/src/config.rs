@@ -11,7 +11,7 @@ use ldkjit_core::liquidity::Lending;
 use ldkjit_core::menu::{FeeTier, TrustModel};
 use ldkjit_core::policy::Hook;
 use ldkjit_core::pool::Pool;
-use ldkjit_core::rules::{Limits, Rules};
+use ldkjit_core::rules::{Hours, Limits, Rules};
 use ldkjit_core::standing::Patience;
 use ldkjit_core::webhooks;
 use serde::Deserialize;
@@ -306,6 +306,12 @@ pub struct LspConfig {
     /// What is for sale with a token.
     #[serde(default)]
     pub token_menus: BTreeMap<String, Vec<FeeTier>>,
+    /// Other menus for those without a token, by the hour.
+    #[serde(default)]
+    pub hours: Vec<Hours>,
+    /// So much of a funding transaction's cost is added to every least fee, ppm.
+    #[serde(default)]
+    pub chain_cost_ppm: u32,
     /// Only these clients are served; absent: all.
     #[serde(default)]
     pub allow: Option<BTreeSet<NodeId>>,
@@ -462,6 +468,8 @@ impl LspConfig {
         Rules {
             menu: self.menu.clone(),
             token_menus: self.token_menus.clone(),
+            hours: self.hours.clone(),
+            chain_cost_ppm: self.chain_cost_ppm,
             allow: self.allow.clone(),
             deny: self.deny.clone(),
             limits: Limits {
@@ -539,6 +547,10 @@ impl Config {
                 webhooks.check()?;
             }
             lsp.policy.check()?;
+            let is_day = |hours: &Hours| hours.from < 24 && hours.until < 24;
+            if !lsp.hours.iter().all(is_day) {
+                return Err(NodeError::config("lsp.hours: from and until 0 to 23"));
+            }
             let has_channel = lsp.policy.hooks.contains_key(&Hook::Channel);
             if has_channel && lsp.policy.channel_ms >= lsp.limits.open_ms {
                 return Err(NodeError::config(

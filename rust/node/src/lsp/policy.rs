@@ -82,7 +82,9 @@ impl Service {
             let state = lock(&self.state);
             MenuQuestion {
                 client: self.who(&state, client, token),
-                menu: rules.tiers(token).unwrap_or_default().to_vec(),
+                menu: rules
+                    .offered(token, now, stock.chain_fee_sat)
+                    .unwrap_or_default(),
                 state: self.present(node, &state, &stock),
             }
         };

@@ -98,10 +98,10 @@ impl Application {
 
 fn service(hooks: &[&str], policy: Value, limits: Value) -> Value {
     let mut policy = policy;
-    policy["hooks"] = hooks
+    let hooks = hooks
         .iter()
-        .map(|hook| ((*hook).into(), "loop".into()))
-        .collect();
+        .map(|hook| (hook.to_string(), Value::from("loop")));
+    policy["hooks"] = Value::Object(hooks.collect());
     json!({"lsp": {"menu": menu(), "policy": policy, "limits": limits}})
 }
 

@@ -178,6 +178,8 @@ async def run(
     lsp = await box.node(
         name, funds=COINS, lsp=service, peer_limits=PeerLimits(max_connects_per_second=1_000)
     )
+    # Its channel lets the LSP receive.
+    await box.node(f"{name}-payer", funds=sat(5_000_000), channels=[(lsp, 1_000_000)])
     hooks.lsp = lsp
     report = Report(misbehaved=hooks.misbehaved)
     target = Target.parse((await lsp.status()).address)

@@ -202,14 +202,15 @@ class HookRunner:
         readable = select.poll()
         readable.register(descriptor, select.POLLIN)
         open_ = True
-        while open_ and os.getpid() == self._pid:
+        while open_:
             while (waiting := native.question()) is not None:
                 id, text = waiting
                 worker.busy, began = id, time.monotonic()
                 self._reply(id, text, self._answer_here(text), began)
                 with worker.lock:
                     worker.busy = None
-                    if worker.replaced:
+                    # A child that a hook forked has no node.
+                    if worker.replaced or os.getpid() != self._pid:
                         return
             readable.poll()
             try:

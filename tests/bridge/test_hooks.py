@@ -11,7 +11,7 @@ from conformance.rpc import Client
 from programs import Program, program, runs
 
 from ldkjit import Msat
-from ldkjit.sandbox import Sandbox
+from ldkjit.sandbox import Sandbox, until
 
 pytestmark = [
     pytest.mark.native,
@@ -22,21 +22,34 @@ pytestmark = [
 
 SIZE = Msat(100_000_000)
 
-# An LSP with coins, whose hook for sales is HOOK.
+# An LSP whose hook for sales is HOOK, and a payer whose channel lets it receive.
 SHOP = """
 asked = []
-loop = asyncio.get_running_loop()
 HOOK
 menu = [FeeTier(min_fee=sat(2_000), proportional_ppm=4_000)]
 policy = PolicyConfig(sell=sell, sell_ms=10_000)
 lsp = node("lsp", lsp=LspConfig(menu=menu, policy=policy))
-await lsp.start()
-say((await lsp.status()).address, await lsp.new_address())
+payer = node("payer")
+at = (await lsp.start()).address
+await payer.start()
+say(at, await lsp.new_address(), await payer.new_address())
 await told()
 async def funded():
-    return (await lsp.balances()).onchain.confirmed_sat > 0
+    return all([(await each.balances()).onchain.confirmed_sat for each in (lsp, payer)])
 await until(funded, "the coins")
+await payer.open_channel(at, 1_000_000)
+say("opens")
+await told()
+async def usable():
+    return any([each.usable for each in await lsp.channels()])
+await until(usable, "the channel")
 say("open")
+"""
+STOP = """
+await told()
+say(len(await lsp.orders()))
+await payer.stop()
+await lsp.stop()
 """
 
 
@@ -45,11 +58,16 @@ def _shop(hook: str, rest: str) -> str:
 
 
 async def _fund(box: Sandbox, running: Program) -> Client:
-    """Give the LSP of a program coins, and connect to it."""
-    at, address = (await running.line()).split()
-    await box.chain.rpc.fund(address, 10_000_000)
+    """Give the nodes of a program coins and confirmations, and connect to its LSP."""
+    at, *addresses = (await running.line()).split()
+    for address in addresses:
+        await box.chain.rpc.fund(address, 10_000_000)
     await box.chain.mine(6)
     running.tell("funded")
+    await running.says("opens")
+    await until(box.chain.rpc.mempool, "the channel's funding transaction")
+    await box.chain.mine(6)
+    running.tell("mined")
     await running.says("open")
     return await Client.connect(Target.parse(at))
 
@@ -69,8 +87,7 @@ async def test_a_hook_that_forks(box: Sandbox, tmp_path: Path, kind: str) -> Non
     os.waitpid(child, 0)
     return Accept()
 """
-    rest = "await told()\nsay(len(await lsp.orders()))\nawait lsp.stop()\n"
-    async with program(box, tmp_path, _shop(hook, rest)) as running:
+    async with program(box, tmp_path, _shop(hook, STOP)) as running:
         async with await _fund(box, running) as client:
             (offer,) = await client.get_info()
             assert (await client.buy(offer, int(SIZE))).code is None
@@ -113,8 +130,7 @@ async def test_sys_exit_in_a_hook_ends_no_program(box: Sandbox, tmp_path: Path, 
         sys.exit(5)
     return Accept()
 """
-    rest = "await told()\nsay(len(await lsp.orders()))\nawait lsp.stop()\n"
-    async with program(box, tmp_path, _shop(hook, rest)) as running:
+    async with program(box, tmp_path, _shop(hook, STOP)) as running:
         async with await _fund(box, running) as client:
             (offer,) = await client.get_info()
             assert (await client.buy(offer, int(SIZE))).code == 1
@@ -136,10 +152,11 @@ async def sell(order):
     await asyncio.sleep(3_600)
 """,
 }
+_KEPT = "global kept\nkept = lsp, payer\n"
 ENDS = {
-    "stop": ("await told()\nawait lsp.stop()\nsay('stopped')\n", ["stopped"], 0),
-    "no stop": ("await told()\nglobal kept\nkept = lsp\nsay('leaves')\n", ["leaves"], 0),
-    "exit": ("await told()\nglobal kept\nkept = lsp\nsay('exits')\nsys.exit(4)\n", ["exits"], 4),
+    "stop": ("await lsp.stop()\nawait payer.stop()\nsay('stopped')\n", "stopped", 0),
+    "no stop": (_KEPT + "say('leaves')\n", "leaves", 0),
+    "exit": (_KEPT + "say('exits')\nsys.exit(4)\n", "exits", 4),
 }
 
 
@@ -150,14 +167,14 @@ async def test_the_program_ends_with_a_question_open(
 ) -> None:
     rest, said, code = ENDS[end]
     async with (
-        program(box, tmp_path, _shop(HANGS[kind], rest)) as running,
+        program(box, tmp_path, _shop(HANGS[kind], "await told()\n" + rest)) as running,
         await _fund(box, running) as client,
     ):
         (offer,) = await client.get_info()
         buying = asyncio.ensure_future(client.buy(offer, int(SIZE)))
         await running.says("asked")
         running.tell("enough")
-        await running.says(*said)
+        await running.says(said)
         await running.ends(code)
         with pytest.raises(PeerGoneError):
             await buying

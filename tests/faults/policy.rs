@@ -105,6 +105,14 @@ fn service(hooks: &[&str], policy: Value, limits: Value) -> Value {
     json!({"lsp": {"menu": menu(), "policy": policy, "limits": limits}})
 }
 
+/// A payer whose channel lets this LSP receive, and coins for both.
+async fn stocked(world: &World, lsp: &Arc<Node>) -> Arc<Node> {
+    let payer = world.node("payer", json!({}), None).await;
+    world.fund(&[lsp, &payer]).await;
+    world.channel(&payer, lsp, 1_000_000).await;
+    payer
+}
+
 fn yes() -> Option<Value> {
     Some(json!({"yes": {}}))
 }
@@ -193,7 +201,7 @@ async fn a_token_that_only_the_hook_knows_is_good_after_a_restart() {
     });
     let settings = on_disk(service(&["menu", "sell"], json!({}), json!({})));
     let lsp = application.lsp(&world, settings.clone()).await;
-    world.fund(&[&lsp]).await;
+    let payer = stocked(&world, &lsp).await;
     let mut peer = Raw::new(1, &lsp, "127.0.0.1");
     assert!(peer.connect().await);
     let refused = peer.ask(GET_INFO, &json!({"token": "guessed"})).await;
@@ -212,7 +220,7 @@ async fn a_token_that_only_the_hook_knows_is_good_after_a_restart() {
     let sold = peer.ask(BUY, &buys(&offer)).await;
     assert!(sold["result"]["jit_channel_scid"].is_string(), "{sold}");
     assert_eq!(lsp.lsp.as_ref().unwrap().orders().len(), 2);
-    finish([&lsp]).await;
+    finish([&lsp, &payer]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,7 +232,7 @@ async fn a_hook_that_is_silent_costs_a_safe_answer_and_is_left_in_peace() {
     let policy = json!({"menu_ms": 100, "sell_ms": 100, "breaker_after": 3, "breaker_ms": 1_500});
     let settings = service(&["menu", "sell"], policy, json!({}));
     let lsp = application.lsp(&world, settings).await;
-    world.fund(&[&lsp]).await;
+    let payer = stocked(&world, &lsp).await;
     let mut peer = Raw::new(1, &lsp, "127.0.0.1");
     assert!(peer.connect().await);
     for _ in 0..3 {
@@ -286,7 +294,7 @@ async fn a_hook_that_is_silent_costs_a_safe_answer_and_is_left_in_peace() {
     let sold = peer.ask(BUY, &buys(&offer)).await;
     assert!(sold["result"]["jit_channel_scid"].is_string(), "{sold}");
     assert_eq!(count(&lsp, ["order_sold"]).await, [1]);
-    finish([&lsp]).await;
+    finish([&lsp, &payer]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -299,7 +307,7 @@ async fn limits_hold_however_many_sales_a_hook_grants_at_once() {
     let lsp = application
         .lsp(&world, service(&["sell"], json!({}), limits))
         .await;
-    world.fund(&[&lsp]).await;
+    let payer = stocked(&world, &lsp).await;
     let mut peer = Raw::new(1, &lsp, "127.0.0.1");
     assert!(peer.connect().await);
     let offer = offers(&mut peer, None).await.remove(0);
@@ -322,7 +330,7 @@ async fn limits_hold_however_many_sales_a_hook_grants_at_once() {
     }
     assert_eq!(sold, 2);
     assert_eq!(count(&lsp, ["order_sold"]).await, [2]);
-    finish([&lsp]).await;
+    finish([&lsp, &payer]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -335,7 +343,7 @@ async fn no_more_questions_wait_than_may() {
     let lsp = application
         .lsp(&world, service(&["sell"], policy, json!({})))
         .await;
-    world.fund(&[&lsp]).await;
+    let payer = stocked(&world, &lsp).await;
     let mut peer = Raw::new(1, &lsp, "127.0.0.1");
     assert!(peer.connect().await);
     let offer = offers(&mut peer, None).await.remove(0);
@@ -355,7 +363,7 @@ async fn no_more_questions_wait_than_may() {
     peer.request(BUY, &buys(&offer));
     until("it is asked about", || application.waiting() == 1).await;
     let stop = Instant::now();
-    finish([&lsp]).await;
+    finish([&lsp, &payer]).await;
     assert!(stop.elapsed().as_secs() < 10);
     assert_eq!(application.forgotten.load(Ordering::SeqCst), 1);
 }

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,14 +96,20 @@ class Coroutines(Policy):
         return ChannelTerms(capacity_sat=2 * opening.needed_sat)
 
 
+async def stocked(box: Sandbox, **settings: Any) -> tuple[Node, Node]:
+    """An LSP with these settings, and a payer whose channel lets it receive."""
+    lsp = await box.lsp("lsp", **settings)
+    payer = await box.node("payer", funds=sat(5_000_000), channels=[(lsp, 1_000_000)])
+    return lsp, payer
+
+
 async def counts_of(lsp: Node, hook: str) -> HookCounts:
     return (await lsp.status()).policy[hook]
 
 
 @pytest.mark.parametrize("policy", [Functions(), Coroutines()], ids=["def", "async def"])
 async def test_a_policy_prices_sells_and_opens(box: Sandbox, policy: Any) -> None:
-    lsp = await box.lsp("lsp", menu=MENU, policy=policy)
-    payer = await box.node("payer", funds=sat(5_000_000), channels=[(lsp, 1_000_000)])
+    lsp, payer = await stocked(box, menu=MENU, policy=policy)
     wallet = await wallet_of(box, lsp)
     invoice = await wallet.receive(AMOUNT)
     sent, received = await pay_both(payer, wallet, invoice.bolt11)
@@ -130,12 +137,36 @@ async def test_a_policy_prices_sells_and_opens(box: Sandbox, policy: Any) -> Non
     assert (policy.asked[-1].client.paid_channels, policy.asked[-1].client.orders) == (1, 0)
 
 
+async def test_a_recorded_sale_is_replayed(box: Sandbox, tmp_path: Path) -> None:
+    class Dearer(Policy):
+        def menu(self, ask: MenuRequest) -> list[FeeTier]:
+            return dearer(ask)
+
+    record = tmp_path / "policy.jsonl"
+    own = PolicyConfig(record=record, menu=lambda ask: ask.menu, sell=lambda order: Accept())
+    lsp, _ = await stocked(box, lsp=LspConfig(menu=MENU, policy=own))
+    wallet = await wallet_of(box, lsp)
+    assert (await wallet.receive(AMOUNT)).opening_fee == sat(2_000)
+    told = await Dearer().replay(record)
+    (sale,) = told.decisions
+    assert (sale.before, sale.after, sale.client) == ("sold", "sold", await id_of(wallet))
+    assert told.earned_before == sat(2_000) < told.earned_after < sat(5_000)
+
+
+async def test_the_price_follows_the_chain_without_code(box: Sandbox) -> None:
+    service = LspConfig(menu=MENU, chain_cost_ppm=2_000_000)
+    lsp, _ = await stocked(box, lsp=service)
+    wallet = await wallet_of(box, lsp)
+    # 884 weight at 500 sat per 1000, twice.
+    assert (await wallet.receive(AMOUNT)).opening_fee == sat(2_000 + 2 * 442)
+
+
 async def test_what_a_policy_refuses_is_told(box: Sandbox) -> None:
     class Closed(Policy):
         def sell(self, order: OrderRequest) -> Accept | Refuse:
             return Refuse(message="come back on Monday")
 
-    lsp = await box.lsp("lsp", policy=Closed())
+    lsp, _ = await stocked(box, policy=Closed())
     wallet = await wallet_of(box, lsp)
     with pytest.raises(LspRefusedError) as caught:
         await wallet.receive(AMOUNT)
@@ -147,7 +178,7 @@ async def test_what_a_policy_refuses_is_told(box: Sandbox) -> None:
 async def test_single_functions_of_the_configuration(box: Sandbox) -> None:
     strict = Accept(trust=TrustModel.CLIENT_TRUSTS_LSP)
     service = LspConfig(menu=MENU, policy=PolicyConfig(sell=lambda order: strict))
-    lsp = await box.lsp("lsp", lsp=service)
+    lsp, _ = await stocked(box, lsp=service)
     wallet = await wallet_of(box, lsp, trusted=True)
     invoice = await wallet.receive(AMOUNT)
     assert invoice.trust is TrustModel.CLIENT_TRUSTS_LSP
@@ -158,8 +189,7 @@ async def test_single_functions_of_the_configuration(box: Sandbox) -> None:
 async def test_a_channel_refused_fails_the_payment(box: Sandbox) -> None:
     answers: list[Any] = [Refuse(), ChannelTerms()]
     service = LspConfig(menu=MENU, policy=PolicyConfig(channel=lambda opening: answers.pop(0)))
-    lsp = await box.lsp("lsp", lsp=service)
-    payer = await box.node("payer", funds=sat(5_000_000), channels=[(lsp, 1_000_000)])
+    lsp, payer = await stocked(box, lsp=service)
     wallet = await wallet_of(box, lsp)
     invoice = await wallet.receive(AMOUNT)
     with pytest.raises(PaymentError):
@@ -196,7 +226,8 @@ async def shop(box: Sandbox) -> AsyncGenerator[Opener, None]:
     async def opened(sell: Callable[[Any], Any], **settings: Any) -> Shop:
         policy = PolicyConfig(sell=sell, **{**QUICK, **settings})
         limits = Limits(max_orders_per_client=1_000)
-        lsp = await box.lsp("lsp", lsp=LspConfig(menu=MENU, policy=policy, limits=limits))
+        service = LspConfig(menu=MENU, policy=policy, limits=limits)
+        lsp, _ = await stocked(box, lsp=service)
         client = await Client.connect(Target.parse(await address_of(lsp)))
         clients.append(client)
         (offer,) = await client.get_info()

@@ -162,7 +162,7 @@ impl Hours {
     /// Whether this instant lies in them.
     #[must_use]
     pub fn contain(&self, now: Millis) -> bool {
-        let hour = (now.0 / HOUR_MS) % 24;
+        let hour = now.0 / 3_600_000 % 24;
         let (from, until) = (u64::from(self.from), u64::from(self.until));
         if from <= until {
             (from..until).contains(&hour)
@@ -172,7 +172,6 @@ impl Hours {
     }
 }
 
-const HOUR_MS: u64 = 3_600_000;
 /// The whole of something, ppm.
 const WHOLE: u64 = 1_000_000;
 
@@ -274,7 +273,7 @@ impl Rules {
     ) -> Result<Vec<FeeTier>, Reason> {
         let hours = || self.hours.iter().find(|hours| hours.contain(now));
         let tiers = match token.is_none().then(hours).flatten() {
-            Some(hours) => &hours.menu,
+            Some(hours) => hours.menu.as_slice(),
             None => self.tiers(token)?,
         };
         let cost = chain_fee_sat

@@ -93,7 +93,7 @@ impl Outbox {
         items.len() < before
     }
 
-    fn next(&self) -> Option<Item> {
+    fn take_next(&self) -> Option<Item> {
         // Cleared before the item is taken: a later item wakes again.
         self.signalled.store(false, Ordering::Release);
         lock(&self.items).pop_front()
@@ -333,7 +333,7 @@ impl Native {
     /// The next question for the thread of the hooks. One at a time: a thread that hangs takes no other along.
     fn question(&self) -> PyResult<Option<(u64, String)>> {
         self.check_process()?;
-        let next = self.shared.to_thread.next();
+        let next = self.shared.to_thread.take_next();
         Ok(next.map(|(_, id, text)| (id, text)))
     }
 

@@ -17,6 +17,7 @@ from .config import (
     PeerLimits,
     PolicyConfig,
     Pool,
+    Quota,
     TrustModel,
     WebhookConfig,
 )
@@ -197,6 +198,7 @@ __all__ = [
     "Policy",
     "PolicyConfig",
     "Pool",
+    "Quota",
     "RecoveringError",
     "Recovery",
     "RecoveryNeededError",

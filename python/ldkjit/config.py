@@ -462,6 +462,18 @@ class Hours(Config):
     menu: list[FeeTier] = Field(max_length=64)
 
 
+class Quota(Config):
+    """How many channels may be bought: so many at once, and as many again over each such time.
+
+    Attributes:
+        sales: How many, 0 to 1,000,000.
+        per_ms: In what time, 1,000 to 31,536,000,000 ms.
+    """
+
+    sales: Annotated[int, _between(0, 1_000_000, "channels")]
+    per_ms: Annotated[int, _between(1_000, 31_536_000_000, "ms")] = 86_400_000
+
+
 class LspConfig(Config):
     """What makes a node an LSP.
 
@@ -471,6 +483,8 @@ class LspConfig(Config):
         hours: Other menus for clients without a token, by the hour; the first that fits counts.
         chain_cost_ppm: So much of what a funding transaction costs at present is added to every
             tier's ``min_fee``, parts per million, 0 to 100,000,000; 1,000,000 adds all of it.
+        token_quotas: How many channels may be bought with a token.
+        quota: How many by all clients without a token together.
         trust: Who trusts whom.
         limits: What is risked at most.
         lending: How far coins are promised.
@@ -487,6 +501,8 @@ class LspConfig(Config):
     token_menus: dict[str, list[FeeTier]] = Field(default_factory=dict)
     hours: list[Hours] = Field(default_factory=list[Hours])
     chain_cost_ppm: Annotated[int, _between(0, 100_000_000, "parts per million")] = 0
+    token_quotas: dict[str, Quota] = Field(default_factory=dict)
+    quota: Quota | None = None
     trust: TrustModel = TrustModel.LSP_TRUSTS_CLIENT
     limits: Limits = Field(default_factory=Limits)
     lending: Lending = Field(default_factory=Lending)

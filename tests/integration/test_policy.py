@@ -15,7 +15,7 @@ import pytest_asyncio
 import sales
 from conformance.peer import Target
 from conformance.rpc import BUY, CLIENT_REJECTED, Client, Offer, buy_params, request
-from support import address_of, fee_of, id_of, only_channel, pay_both, wallet_of
+from support import address_of, fee_of, id_of, online, only_channel, pay_both, wallet_of
 
 from ldkjit import (
     Accept,
@@ -34,6 +34,7 @@ from ldkjit import (
     PaymentError,
     Policy,
     PolicyConfig,
+    Quota,
     Refuse,
     TrustModel,
     WrongLoopError,
@@ -159,6 +160,20 @@ async def test_the_price_follows_the_chain_without_code(box: Sandbox) -> None:
     wallet = await wallet_of(box, lsp)
     # 884 weight at 500 sat per 1000, twice.
     assert (await wallet.receive(AMOUNT)).opening_fee == sat(2_000 + 2 * 442)
+
+
+async def test_a_quota_is_used_up_also_after_a_restart(box: Sandbox) -> None:
+    service = LspConfig(menu=MENU, quota=Quota(sales=2))
+    lsp, _ = await stocked(box, lsp=service)
+    wallet = await wallet_of(box, lsp)
+    for _ in range(2):
+        await wallet.receive(AMOUNT)
+    for _ in range(2):
+        with pytest.raises(LspRefusedError, match="quota used up"):
+            await wallet.receive(AMOUNT)
+        await lsp.stop()
+        await lsp.start()
+        await online(wallet)
 
 
 async def test_what_a_policy_refuses_is_told(box: Sandbox) -> None:

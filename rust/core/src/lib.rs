@@ -15,6 +15,7 @@ pub mod menu;
 pub mod order;
 pub mod policy;
 pub mod pool;
+pub mod quota;
 pub mod reason;
 pub mod rules;
 pub mod seal;

@@ -9,6 +9,7 @@ use crate::ids::NodeId;
 use crate::liquidity::{Books, Burden, Lending};
 use crate::menu::{sort_tiers, FeeTier, Grant, MenuError, Secret, TrustModel};
 use crate::order::Order;
+use crate::quota::{Quota, Used};
 use crate::reason::Reason;
 use crate::standing::Patience;
 use crate::time::Millis;
@@ -187,6 +188,10 @@ pub struct Rules {
     pub hours: Vec<Hours>,
     /// So much of what a funding transaction costs at present is added to the least fee of every tier, ppm.
     pub chain_cost_ppm: u32,
+    /// How many channels may be bought with a token.
+    pub token_quotas: BTreeMap<String, Quota>,
+    /// How many by all without one together.
+    pub quota: Option<Quota>,
     /// If present, nobody else is served.
     pub allow: Option<BTreeSet<NodeId>>,
     /// Never served, even if allowed.
@@ -289,6 +294,23 @@ impl Rules {
             })
         });
         raised.collect::<Option<_>>().ok_or(Reason::FeeOverflow)
+    }
+
+    /// What is used up of the quota that a sale falls under; nothing if there is none.
+    ///
+    /// # Errors
+    /// `QuotaUsed`.
+    pub fn take_quota(
+        &self,
+        token: Option<&str>,
+        used: Used,
+        now: Millis,
+    ) -> Result<Option<Used>, Reason> {
+        let quota = match token {
+            Some(token) => self.token_quotas.get(token),
+            None => self.quota.as_ref(),
+        };
+        quota.map(|quota| quota.take(used, now)).transpose()
     }
 
     /// Which token stands behind each grant that a promise can carry; to be made once per configuration.

@@ -19,6 +19,7 @@ use ldkjit_core::policy::{
     Answer, AnswerError, Breaker, ChannelYes, Fuse, Hook, MenuYes, Objection, Refusal, SellYes,
     Who, MAX_VALID_FOR_S,
 };
+use ldkjit_core::quota::{Quota, Used};
 use ldkjit_core::reason::Reason;
 use ldkjit_core::rules::{Hours, Limits, Rules};
 use ldkjit_core::standing::Score;
@@ -350,6 +351,47 @@ proptest! {
                 }
             }
             prop_assert_eq!(breaker.is_open(), open_until.is_some());
+        }
+    }
+}
+
+#[test]
+fn a_quota_is_had_at_once_and_again_at_its_pace() {
+    let quota = Quota {
+        sales: 3,
+        per_ms: 3_000,
+    };
+    let mut used = Used::default();
+    for _ in 0..3 {
+        used = quota.take(used, NOW).unwrap();
+    }
+    assert_eq!(quota.take(used, NOW), Err(Reason::QuotaUsed));
+    let later = |ms| NOW.saturating_add(ms);
+    assert_eq!(quota.take(used, later(999)), Err(Reason::QuotaUsed));
+    used = quota.take(used, later(1_000)).unwrap();
+    assert_eq!(quota.take(used, later(1_999)), Err(Reason::QuotaUsed));
+    assert!(quota.take(used, later(2_000)).is_ok());
+    let nothing = Quota { sales: 0, ..quota };
+    assert_eq!(nothing.take(Used::default(), NOW), Err(Reason::QuotaUsed));
+}
+
+proptest! {
+    #[test]
+    fn no_more_is_sold_than_a_quota_allows(
+        sales in 1..20_u32,
+        per_ms in 1..100_000_u64,
+        pauses in prop::collection::vec(0..20_000_u64, 1..100),
+    ) {
+        let quota = Quota { sales, per_ms };
+        let (mut used, mut now, mut sold) = (Used::default(), NOW, 0_u64);
+        for pause in pauses {
+            now = now.saturating_add(pause);
+            if let Ok(after) = quota.take(used, now) {
+                prop_assert!(after > used);
+                (used, sold) = (after, sold + 1);
+            }
+            let step = per_ms.div_ceil(u64::from(sales));
+            prop_assert!(sold <= u64::from(sales) + now.since(NOW) / step);
         }
     }
 }

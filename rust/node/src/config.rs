@@ -11,6 +11,7 @@ use ldkjit_core::liquidity::Lending;
 use ldkjit_core::menu::{FeeTier, TrustModel};
 use ldkjit_core::policy::Hook;
 use ldkjit_core::pool::Pool;
+use ldkjit_core::quota::Quota;
 use ldkjit_core::rules::{Hours, Limits, Rules};
 use ldkjit_core::standing::Patience;
 use ldkjit_core::webhooks;
@@ -312,6 +313,12 @@ pub struct LspConfig {
     /// So much of a funding transaction's cost is added to every least fee, ppm.
     #[serde(default)]
     pub chain_cost_ppm: u32,
+    /// How many channels may be bought with a token.
+    #[serde(default)]
+    pub token_quotas: BTreeMap<String, Quota>,
+    /// How many by all without one together.
+    #[serde(default)]
+    pub quota: Option<Quota>,
     /// Only these clients are served; absent: all.
     #[serde(default)]
     pub allow: Option<BTreeSet<NodeId>>,
@@ -470,6 +477,8 @@ impl LspConfig {
             token_menus: self.token_menus.clone(),
             hours: self.hours.clone(),
             chain_cost_ppm: self.chain_cost_ppm,
+            token_quotas: self.token_quotas.clone(),
+            quota: self.quota,
             allow: self.allow.clone(),
             deny: self.deny.clone(),
             limits: Limits {

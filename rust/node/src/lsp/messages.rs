@@ -192,7 +192,12 @@ impl Service {
             stock: &self.stock(node, max_age),
             scores: state.scores.of(client),
         };
-        decide_buy(&seller, buy, client, Millis(now_ms()))
+        let now = Millis(now_ms());
+        let sale = decide_buy(&seller, buy, client, now)?;
+        let token = sale.token.as_deref();
+        let used = state.quotas.of(&self.secret, token);
+        self.rules.take_quota(token, used, now)?;
+        Ok(sale)
     }
 
     /// Sells, under the gate: the order, its ledger row and its event are one commit. What was decided before the
@@ -233,6 +238,12 @@ impl Service {
             cltv_delta: self.config.cltv_expiry_delta,
             trust: sale.trust,
         };
+        let (token, now) = (sale.token.as_deref(), Millis(now_ms()));
+        let used = state.quotas.of(&self.secret, token);
+        if let Ok(Some(used)) = self.rules.take_quota(token, used, now) {
+            let journal = &node.parts.journal;
+            state.quotas.set(journal, &self.secret, token, used);
+        }
         let order = Order::new(Terms {
             scid,
             client: *client,

@@ -7,6 +7,7 @@ pub mod hooks;
 mod messages;
 mod observe;
 mod policy;
+mod quotas;
 mod scores;
 pub mod webhooks;
 
@@ -40,6 +41,7 @@ use crate::node::Node;
 use crate::sync::lock;
 use grants::Grants;
 use hooks::Desk;
+use quotas::Quotas;
 use scores::Scores;
 use webhooks::Hooks;
 
@@ -96,6 +98,7 @@ pub(crate) struct State {
     /// What all orders weigh.
     books: Books,
     grants: Grants,
+    quotas: Quotas,
     scores: Scores,
     /// Opens without a funding transaction yet, and LDK's name for the channel until it has one.
     opening: HashMap<OpenId, lightning::ln::types::ChannelId>,
@@ -200,6 +203,7 @@ impl Service {
             state.insert(order);
         }
         state.scores = Scores::load(live)?;
+        state.quotas = Quotas::load(live)?;
         let webhooks = config.webhooks.as_ref();
         let webhooks = webhooks.map(|w| Hooks::load(w, live)).transpose()?;
         let secret = Secret(secret);

@@ -221,6 +221,7 @@ impl Service {
         let (journal, patience) = (&node.parts.journal, &self.config.patience);
         state.scores.forget(journal, patience, now);
         state.grants.forget(journal, now);
+        state.quotas.forget(journal, now);
         drop(state);
         if let Some(hooks) = &self.webhooks {
             hooks.on_block(node);

@@ -41,8 +41,8 @@ HANG_S = 3.0
 BLOCK_S = 0.02
 WAYS = ("raise", "hang", "block", "nonsense", "call", "refuse")
 CLIENTS = 16
-# The least reserve of a channel and its cost, with room.
-COINS = sat(2_000_000_000)
+# Promised a hundred times over: no channel is opened.
+COINS = sat(100_000_000)
 
 
 class HookError(Exception):
@@ -75,6 +75,7 @@ class Hooks:
         self.misbehaved: collections.Counter[str] = collections.Counter()
         self.lsp: Node | None = None
         self.over = threading.Event()
+        self._loop = asyncio.get_running_loop()
 
     def _way(self) -> str | None:
         self._asked += 1
@@ -98,6 +99,8 @@ class Hooks:
             way = self._way()
             if way == "hang":
                 self.over.wait(HANG_S)
+            if way == "call" and self.lsp is not None:
+                asyncio.run_coroutine_threadsafe(self.lsp.status(), self._loop).result(HANG_S)
             return self._common(way, good(ask))
 
         return hook

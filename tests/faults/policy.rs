@@ -353,7 +353,7 @@ async fn no_more_questions_wait_than_may() {
     for _ in 0..3 {
         assert_eq!(peer.answer().await["error"]["code"], 1);
     }
-    assert_eq!(application.waiting(), 4);
+    until("the others wait", || application.waiting() == 4).await;
     assert_eq!(counts(&lsp, "sell", "queue_full"), 3);
     application.answer_all(&json!({"yes": {}}));
     for _ in 0..4 {

@@ -11,14 +11,17 @@ import os
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .errors import ConfigError
 from .policy import HOOKS, Answer, read_question, write_answer
 
 _log = logging.getLogger("ldkjit.policy")
+# Questions given up that are remembered.
+_MEMORY = 1_000
 # Threads that hang in a hook cannot be ended. With so many of them no further one is begun; the
 # node then gives safe answers until one comes back.
 _MAX_STUCK = 32
@@ -88,7 +91,6 @@ class _Worker:
     thread: threading.Thread | None = None
     busy: int | None = None
     replaced: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class HookRunner:
@@ -111,10 +113,14 @@ class HookRunner:
         self._loop = loop
         self._context = contextvars.copy_context()
         self._pid = os.getpid()
+        # Those whose answer is waited for, and all that run: the loop itself keeps none alive.
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._running: set[asyncio.Task[None]] = set()
         self._native: Answering | None = None
+        self._lock = threading.Lock()
         self._worker: _Worker | None = None
         self._stuck: list[_Worker] = []
+        self._given_up: deque[int] = deque(maxlen=_MEMORY)
 
     def places(self) -> dict[str, str]:
         """Where each hook runs, as the node is told."""
@@ -130,10 +136,10 @@ class HookRunner:
 
     def stop(self) -> None:
         """End what still runs, except the task that calls this: a hook may stop its node."""
-        for task in list(self._tasks.values()):
+        self._tasks.clear()
+        for task in list(self._running):
             if task is not _current_task():
                 task.cancel()
-        self._tasks.clear()
         # The thread ends with its pipe.
 
     # On the event loop
@@ -143,18 +149,24 @@ class HookRunner:
         # A task takes the context that it is made in.
         task = self._context.copy().run(self._loop.create_task, self._answer(id, text))
         self._tasks[id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(id, None))
+        self._running.add(task)
+        task.add_done_callback(lambda done: self._ended(id, done))
+
+    def _ended(self, id: int, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(id, None)
+        self._running.discard(task)
 
     def forget(self, id: int) -> None:
         """Nobody waits for this answer any more."""
-        task = self._tasks.get(id)
+        task = self._tasks.pop(id, None)
         if task is not None:
             task.cancel()
         worker, native = self._worker, self._native
-        if worker is None or native is None:
+        if task is not None or worker is None or native is None:
             return
-        with worker.lock:
+        with self._lock:
             if worker.busy != id:
+                self._given_up.append(id)  # the thread may just have taken it
                 return
             self._stuck = [each for each in self._stuck if each.busy is not None]
             if len(self._stuck) >= _MAX_STUCK:
@@ -173,8 +185,10 @@ class HookRunner:
             else:
                 body = self._checked(name, await told)
         except asyncio.CancelledError:
-            self._keep(text, None, began)
-            return  # the node has given it up, and said so
+            if id not in self._tasks:  # the node has given it up, and said so
+                self._keep(text, None, began)
+                return
+            body = _fault("closed", "cancelled")
         except KeyboardInterrupt:
             self._reply(id, text, _fault("raised", "KeyboardInterrupt"), began)
             raise
@@ -205,9 +219,13 @@ class HookRunner:
         while open_:
             while (waiting := native.question()) is not None:
                 id, text = waiting
-                worker.busy, began = id, time.monotonic()
+                began = time.monotonic()
+                with self._lock:
+                    if id in self._given_up:
+                        continue
+                    worker.busy = id
                 self._reply(id, text, self._answer_here(text), began)
-                with worker.lock:
+                with self._lock:
                     worker.busy = None
                     # A child that a hook forked has no node.
                     if worker.replaced or os.getpid() != self._pid:

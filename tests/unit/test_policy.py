@@ -309,6 +309,15 @@ async def test_a_hung_thread_has_a_successor() -> None:
     await until(ended, "the threads to end")
 
 
+async def test_a_coroutine_that_is_cancelled_by_others_is_answered() -> None:
+    async def sell(order: OrderRequest) -> Accept:
+        raise asyncio.CancelledError
+
+    stage = Stage(sell)
+    assert await stage.asked() == {"fault": {"kind": "closed", "text": "cancelled"}}
+    stage.close()
+
+
 async def test_hooks_see_the_context_of_the_start() -> None:
     variable = contextvars.ContextVar("variable", default="none")
     variable.set("start")

@@ -15,7 +15,7 @@ SOAK_NODE := $(CARGO_TARGET_DIR)/release/soak-node
 SECONDS ?= 600
 SEED ?= 1
 
-.PHONY: help build demo test test-rust test-python test-interop conformance interop soak sweep fuzz bench lint wheel docs mutants lock clean
+.PHONY: help build demo test test-rust test-python test-interop conformance interop sales soak sweep fuzz bench lint wheel docs mutants lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,11 @@ interop: .venv/extension ## beside LND and ldk-node, which are built into the ca
 # Built with named moments at which it can be ended.
 soak-node: .venv/extension
 	cargo build --locked --release --package ldkjit-node --features faults --bin soak-node
+
+SALES ?= 10000
+
+sales: .venv/extension ## many sales through hooks of which some misbehave: make sales SALES=10000
+	cd tests && ../$(BIN)/python -m sales $(SALES)
 
 soak: soak-node ## kills, power cuts, a bad chain: make soak SECONDS=600 SEED=1; reports add up
 	cd tests && SOAK_NODE=$(SOAK_NODE) ../$(BIN)/python -m soak.soak --power --seconds $(SECONDS) --seed $(SEED) --reports soak/reports

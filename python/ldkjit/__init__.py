@@ -7,6 +7,7 @@ from .amounts import Msat, btc, sat
 from .config import (
     Bitcoind,
     FeeTier,
+    Hours,
     Lending,
     Limits,
     Lsp,
@@ -14,7 +15,9 @@ from .config import (
     NodeConfig,
     Patience,
     PeerLimits,
+    PolicyConfig,
     Pool,
+    Quota,
     TrustModel,
     WebhookConfig,
 )
@@ -72,6 +75,7 @@ from .events import (
     UnknownEvent,
     WebhookCalled,
 )
+from .history import Decision, Replay
 from .models import (
     Backup,
     BadRow,
@@ -80,6 +84,7 @@ from .models import (
     ChannelAccount,
     DecodedInvoice,
     FeeRates,
+    HookCounts,
     LedgerCheck,
     LedgerRow,
     LightningBalance,
@@ -96,6 +101,17 @@ from .models import (
     Webhooks,
 )
 from .node import Invoice, Node
+from .policy import (
+    Accept,
+    ChannelRequest,
+    ChannelTerms,
+    Client,
+    MenuRequest,
+    OrderRequest,
+    Policy,
+    Refuse,
+    ServiceState,
+)
 from .webhooks import SeenWebhooks, verify_webhook
 
 try:
@@ -107,6 +123,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 logging.getLogger("ldkjit").addHandler(logging.NullHandler())
 
 __all__ = [
+    "Accept",
     "AddressError",
     "Alarm",
     "AmountError",
@@ -120,7 +137,11 @@ __all__ = [
     "ChannelClosed",
     "ChannelPending",
     "ChannelReady",
+    "ChannelRequest",
+    "ChannelTerms",
+    "Client",
     "ConfigError",
+    "Decision",
     "DecodedInvoice",
     "Event",
     "FeeRates",
@@ -128,6 +149,8 @@ __all__ = [
     "ForkError",
     "FundingConflict",
     "FundingUnconfirmed",
+    "HookCounts",
+    "Hours",
     "InboundCapacityError",
     "InsufficientFundsError",
     "InternalError",
@@ -148,6 +171,7 @@ __all__ = [
     "LspRefusedError",
     "LspTrustError",
     "LspUnreachableError",
+    "MenuRequest",
     "Msat",
     "NoLspError",
     "Node",
@@ -159,6 +183,7 @@ __all__ = [
     "OpeningFeeError",
     "Order",
     "OrderChanged",
+    "OrderRequest",
     "OrderSold",
     "Patience",
     "Payment",
@@ -170,11 +195,17 @@ __all__ = [
     "Peer",
     "PeerError",
     "PeerLimits",
+    "Policy",
+    "PolicyConfig",
     "Pool",
+    "Quota",
     "RecoveringError",
     "Recovery",
     "RecoveryNeededError",
+    "Refuse",
+    "Replay",
     "SeenWebhooks",
+    "ServiceState",
     "Stage",
     "Status",
     "StoreCopyError",

@@ -12,9 +12,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ._hooks import HookRunner
 from .errors import ForkError, NodeStoppedError, WrongLoopError, from_native
 
-_RESULT, _ERROR, _LOG = 0, 1, 2
+_RESULT, _ERROR, _LOG, _QUESTION, _FORGET = range(5)
 _LEVELS = {
     "ERROR": logging.ERROR,
     "WARN": logging.WARNING,
@@ -44,6 +45,18 @@ class NativeLike(Protocol):
         """All answers that are there."""
         ...
 
+    def question_fileno(self) -> int:
+        """A descriptor that is readable when ``question`` has something, and at the end."""
+        ...
+
+    def question(self) -> tuple[int, str] | None:
+        """The next question for the thread of the hooks."""
+        ...
+
+    def answer(self, id: int, body: str, /) -> None:
+        """Answer a question."""
+        ...
+
     def close(self) -> None:
         """End every thread."""
         ...
@@ -65,14 +78,16 @@ class Bridge:
 
     Args:
         make: Makes the native module.
+        hooks: The operator's hooks, if there are any.
     """
 
-    def __init__(self, make: Callable[[], NativeLike]) -> None:
+    def __init__(self, make: Callable[[], NativeLike], hooks: HookRunner | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._native = make()
+        self._hooks = hooks
         descriptor = self._native.fileno()
         # Runs at the interpreter's exit too, so that nobody has to close anything.
         self._close_native = weakref.finalize(
@@ -81,6 +96,8 @@ class Bridge:
         reference: weakref.ref[Bridge] = weakref.ref(self)
         # The loop must not keep the bridge alive, or forgetting a node would never close it.
         self._loop.add_reader(descriptor, _drain, reference)
+        if hooks is not None:
+            hooks.start(self._native)
 
     def check(self) -> None:
         """Refuse whoever does not own the node.
@@ -129,6 +146,14 @@ class Bridge:
             if kind == _LOG:
                 _log(json.loads(text))
                 continue
+            if kind in (_QUESTION, _FORGET):
+                if self._hooks is None:
+                    continue
+                if kind == _QUESTION:
+                    self._hooks.ask(id, text)
+                else:
+                    self._hooks.forget(id)
+                continue
             future = self._waiting.get(id)
             if future is None or future.done():
                 continue
@@ -142,6 +167,8 @@ class Bridge:
         if not self._close_native.alive:
             return
         self._close_native()
+        if self._hooks is not None and os.getpid() == self._pid:
+            self._hooks.stop()
         if os.getpid() == self._pid:
             self.drain()  # what was said on the way out, e.g. why a store failed
         for future in self._waiting.values():

@@ -2,7 +2,16 @@
 
 from typing import final
 
-__all__ = ["Native", "Seen", "backup", "ledger_check", "restore", "verify_webhook", "version"]
+__all__ = [
+    "Native",
+    "Seen",
+    "backup",
+    "ledger_check",
+    "opening_fee",
+    "restore",
+    "verify_webhook",
+    "version",
+]
 
 @final
 class Native:
@@ -19,7 +28,19 @@ class Native:
         """Forget the answer. What moves money is not undone."""
 
     def drain(self) -> list[tuple[int, int, str]]:
-        """All that is there: (0 result, 1 error or 2 log record; id; JSON)."""
+        """All that is there: (kind, id, JSON).
+
+        Kinds: 0 result, 1 error, 2 log record, 3 question to a hook, 4 question given up.
+        """
+
+    def question_fileno(self) -> int:
+        """A descriptor that is readable when ``question`` has something, and at the end."""
+
+    def question(self) -> tuple[int, str] | None:
+        """The next question for the thread of the hooks: id and JSON."""
+
+    def answer(self, id: int, body: str) -> None:
+        """Answer a question, from any thread."""
 
     def close(self) -> None:
         """End every thread, in bounded time; may be called again."""
@@ -41,6 +62,9 @@ def verify_webhook(
     seen: Seen | None,
 ) -> tuple[bool, str]:
     """Check a notification: whether it is this LSP's; what it says or the error, as JSON."""
+
+def opening_fee(size_msat: int, min_fee_msat: int, proportional_ppm: int) -> int | None:
+    """The opening fee of a payment, msat; None if it overflows."""
 
 def version() -> str:
     """The version of the Rust side."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -66,7 +67,9 @@ HostPort = Annotated[str, AfterValidator(_host_port)]
 Ppm = Annotated[int, _between(0, 1_000_000, "parts per million")]
 
 
-class _Config(BaseModel):
+class Config(BaseModel):
+    """The root of what is written by hand: frozen, and checked when it is made."""
+
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
@@ -105,7 +108,7 @@ def _config_error(owner: str, error: ValidationError) -> ConfigError:
     return ConfigError(text, details={"fields": problems})
 
 
-class Bitcoind(_Config):
+class Bitcoind(Config):
     """The bitcoind a node follows the chain with.
 
     Attributes:
@@ -138,7 +141,7 @@ class Bitcoind(_Config):
         return value.rstrip("/")
 
 
-class Lsp(_Config):
+class Lsp(Config):
     """An LSP a wallet may buy channels from.
 
     ``Lsp("node_id@host:port")``, or ``node_id`` and ``address`` by name.
@@ -194,7 +197,7 @@ class Lsp(_Config):
         return values
 
 
-class FeeTier(_Config):
+class FeeTier(Config):
     """One entry of an LSP's menu.
 
     The opening fee of a payment is the larger of ``min_fee`` and
@@ -225,7 +228,7 @@ class FeeTier(_Config):
         return self
 
 
-class Limits(_Config):
+class Limits(Config):
     """What an LSP risks at most.
 
     Exposure is what clients could make the LSP lose or lock: channels whose fee is not yet earned,
@@ -289,7 +292,7 @@ class Limits(_Config):
     forwarding_ppm: Ppm = 0
 
 
-class Lending(_Config):
+class Lending(Config):
     """How far an LSP promises its coins.
 
     Each sale reserves the coins of its channel until the channel is opened or the offer runs out; a
@@ -310,7 +313,7 @@ class Lending(_Config):
     coin_confirmations: Annotated[int, _between(1, 144, "blocks")] = 6
 
 
-class Patience(_Config):
+class Patience(Config):
     """How an LSP treats clients that leave channels unpaid.
 
     A channel counts that is unpaid when its offer runs out, or closed before it paid; a failed
@@ -333,7 +336,7 @@ class Patience(_Config):
     strangers_forgive_ms: Annotated[int, _between(0, 31_536_000_000, "ms")] = 3_600_000
 
 
-class Pool(_Config):
+class Pool(Config):
     """Coins that an LSP keeps ready, so that many channels can be opened at once.
 
     After each block, when fewer than half of the coins are there, larger ones are split.
@@ -372,7 +375,7 @@ class TrustModel(str, Enum):
     """The funding transaction is withheld until the client has given up the preimage."""
 
 
-class WebhookConfig(_Config):
+class WebhookConfig(Config):
     """How an LSP calls the webhooks of clients that are away (LSPS5, bLIP-55).
 
     A webhook is an address that a stranger chose. It is called over https alone, at the very
@@ -405,18 +408,94 @@ class WebhookConfig(_Config):
     root_ca: Path | None = None
 
 
-class LspConfig(_Config):
+class PolicyConfig(Config):
+    """An LSP's hooks, as single functions, and how long hooks are waited for.
+
+    A class with hooks is given to ``Node`` instead. ``ldkjit.policy.Policy`` says what each is
+    asked and may answer.
+
+    Attributes:
+        menu: Decides which tiers a client is offered.
+        sell: Decides whether an offer is sold.
+        channel: Decides whether a channel is opened, and how large.
+        menu_ms: How long a menu is waited for, 1 to 60,000 ms; then the menu is empty.
+        sell_ms: How long a sale is waited for, 1 to 60,000 ms; then it is refused.
+        channel_ms: How long an open is waited for, 1 to 60,000 ms, less than ``Limits.open_ms``;
+            then the payment is failed back.
+        max_waiting: Questions that may wait at once, of all hooks, 1 to 100,000.
+        breaker_after: A hook that leaves so many questions in a row unanswered is left in peace, 1
+            to 1,000,000.
+        breaker_ms: For so long, 1 to 60,000 ms; then one question tries it.
+        record: Given, questions and answers are kept in this file, for ``Policy.replay``. It names
+            clients and tokens.
+        record_max_bytes: How large it gets before it becomes ``….1``, 1,000 to 10,000,000,000
+            bytes; the one of before is deleted.
+    """
+
+    menu: Callable[[Any], Any] | None = Field(default=None, exclude=True)
+    sell: Callable[[Any], Any] | None = Field(default=None, exclude=True)
+    channel: Callable[[Any], Any] | None = Field(default=None, exclude=True)
+    menu_ms: Annotated[int, _between(1, 60_000, "ms")] = 2_000
+    sell_ms: Annotated[int, _between(1, 60_000, "ms")] = 2_000
+    channel_ms: Annotated[int, _between(1, 60_000, "ms")] = 5_000
+    max_waiting: Annotated[int, _between(1, 100_000, "questions")] = 1_000
+    breaker_after: Annotated[int, _between(1, 1_000_000, "questions")] = 10
+    breaker_ms: Annotated[int, _between(1, 60_000, "ms")] = 5_000
+    record: Path | None = Field(default=None, exclude=True)
+    record_max_bytes: Annotated[int, _between(1_000, 10_000_000_000, "bytes")] = Field(
+        default=64_000_000, exclude=True
+    )
+
+
+class Hours(Config):
+    """A menu for some hours of each day.
+
+    Attributes:
+        from_hour: The first hour, UTC, 0 to 23.
+        until_hour: The hour at which it ends, UTC, 0 to 23; one before ``from_hour`` is on the next
+            day.
+        menu: The tiers on sale then, cheapest first, to clients without a token.
+    """
+
+    from_hour: Annotated[int, _between(0, 23, "o'clock")] = Field(
+        validation_alias=AliasChoices("from_hour", "from"), serialization_alias="from"
+    )
+    until_hour: Annotated[int, _between(0, 23, "o'clock")] = Field(
+        validation_alias=AliasChoices("until_hour", "until"), serialization_alias="until"
+    )
+    menu: list[FeeTier] = Field(max_length=64)
+
+
+class Quota(Config):
+    """How many channels may be bought: so many at once, and as many again over each such time.
+
+    Attributes:
+        sales: How many, 0 to 1,000,000.
+        per_ms: In what time, 1,000 to 31,536,000,000 ms.
+    """
+
+    sales: Annotated[int, _between(0, 1_000_000, "channels")]
+    per_ms: Annotated[int, _between(1_000, 31_536_000_000, "ms")] = 86_400_000
+
+
+class LspConfig(Config):
     """What makes a node an LSP.
 
     Attributes:
         menu: The tiers on sale, cheapest first; 1 to 64.
         token_menus: Other menus, by the token that opens them.
+        hours: Other menus for clients without a token, by the hour; the first that fits counts.
+        chain_cost_ppm: So much of what a funding transaction costs at present is added to every
+            tier's ``min_fee``, parts per million, 0 to 100,000,000; 1,000,000 adds all of it.
+        token_quotas: How many channels may be bought with a token.
+        quota: How many by all clients without a token together.
         trust: Who trusts whom.
         limits: What is risked at most.
         lending: How far coins are promised.
         patience: How many unpaid channels are borne.
         pool: Coins kept ready.
         webhooks: Given, clients that are away are called at webhooks of theirs (LSPS5).
+        policy: Hooks, and how long they are waited for.
         allow: If given, only these clients are served.
         deny: These clients are never served.
         cltv_expiry_delta: What the LSP adds to a payment's expiry, 48 to 1,008 blocks.
@@ -424,18 +503,23 @@ class LspConfig(_Config):
 
     menu: list[FeeTier] = Field(max_length=64)
     token_menus: dict[str, list[FeeTier]] = Field(default_factory=dict)
+    hours: list[Hours] = Field(default_factory=list[Hours])
+    chain_cost_ppm: Annotated[int, _between(0, 100_000_000, "parts per million")] = 0
+    token_quotas: dict[str, Quota] = Field(default_factory=dict)
+    quota: Quota | None = None
     trust: TrustModel = TrustModel.LSP_TRUSTS_CLIENT
     limits: Limits = Field(default_factory=Limits)
     lending: Lending = Field(default_factory=Lending)
     patience: Patience = Field(default_factory=Patience)
     pool: Pool = Field(default_factory=Pool)
     webhooks: WebhookConfig | None = None
+    policy: PolicyConfig = Field(default_factory=PolicyConfig)
     allow: list[NodeId] | None = None
     deny: list[NodeId] = Field(default_factory=list)
     cltv_expiry_delta: Annotated[int, _between(48, 1_008, "blocks")] = 144
 
 
-class PeerLimits(_Config):
+class PeerLimits(Config):
     """What peers may use up that connect by themselves and have neither channel nor order here.
 
     When there are too many of them the one that came first goes: whoever wants a channel has bought
@@ -458,7 +542,7 @@ class PeerLimits(_Config):
     handshake_ms: Annotated[int, _between(100, 60_000, "ms")] = 5_000
 
 
-class NodeConfig(_Config):
+class NodeConfig(Config):
     """A whole node.
 
     Attributes:

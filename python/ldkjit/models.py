@@ -31,6 +31,28 @@ class Model(BaseModel):
     )
 
 
+class HookCounts(Model):
+    """What became of the questions to one hook since the start."""
+
+    asked: int = 0
+    answered: int = 0
+    """With a yes."""
+    refused: int = 0
+    deadline: int = 0
+    """No answer in time."""
+    late: int = 0
+    """Of those, answered after all."""
+    raised: int = 0
+    nonsense: int = 0
+    """An answer that cannot be used."""
+    queue_full: int = 0
+    """Not asked: too many questions waited."""
+    broken: int = 0
+    """Not asked: it had not answered for a while."""
+    closed: int = 0
+    """The program was leaving."""
+
+
 class Status(Model):
     """How a node stands."""
 
@@ -52,6 +74,9 @@ class Status(Model):
     """Of an LSP that calls webhooks: how many are ``registered``, and what came of notifications
     since the start: ``delivered``, ``idle`` (the client came by itself), ``status`` (an answer
     other than 200), ``name``, ``private_address``, ``connect``, ``tls``, ``http``, ``timeout``."""
+
+    policy: dict[str, HookCounts] = Field(default_factory=dict)
+    """What became of the questions to each hook of an LSP, by its name."""
 
     @property
     def address(self) -> str:

@@ -13,10 +13,12 @@ from typing import Any, Literal
 from pydantic import PrivateAttr
 
 from ._bridge import Bridge, NativeLike
+from ._hooks import HookRunner, collect
 from .amounts import MAX_MSAT, MSAT_PER_SAT, Msat
 from .config import NodeConfig
 from .errors import AmountError, ConfigError, NodeStoppedError, PaymentError, TimeoutError_
 from .events import Event, parse_event
+from .history import Recorder
 from .models import (
     Backup,
     Balances,
@@ -88,6 +90,15 @@ def _whole(name: str, value: Any, low: int, high: int, unit: str) -> int | None:
     raise AmountError(text, details={"field": name})
 
 
+def _hooks_of(config: NodeConfig, policy: object | None) -> dict[str, Callable[[Any], Any]]:
+    if config.lsp is None:
+        if policy is not None:
+            raise ConfigError("policy: only for a node that sells channels, set NodeConfig.lsp")
+        return {}
+    own = config.lsp.policy
+    return collect(policy, {"menu": own.menu, "sell": own.sell, "channel": own.channel})
+
+
 class Invoice(InvoiceData):
     """An invoice of this node, and how to wait for its payment."""
 
@@ -123,15 +134,25 @@ class Node:
 
     Args:
         config: The whole configuration.
+        policy: An LSP's hooks: an object with any of ``menu``, ``sell`` and ``channel``, such as a
+            ``Policy``.
 
     Attributes:
         config: As given.
+
+    Raises:
+        ConfigError: The policy has no hook, or one that cannot be called, or the node is no LSP.
     """
 
     def __init__(
-        self, config: NodeConfig, *, _make_native: Callable[[], NativeLike] = _native
+        self,
+        config: NodeConfig,
+        *,
+        policy: object | None = None,
+        _make_native: Callable[[], NativeLike] = _native,
     ) -> None:
         self.config = config
+        self._hooks = _hooks_of(config, policy)
         self._make_native = _make_native
         self._bridge: Bridge | None = None
         self._turn = asyncio.Lock()  # one start or stop at a time
@@ -162,14 +183,25 @@ class Node:
         async with self._turn:
             if self._bridge is not None:
                 return await self.status()
-            bridge = Bridge(self._make_native)
+            config = self.config.model_dump(mode="json")
+            hooks = None
+            if self._hooks:
+                hooks = HookRunner(self._hooks, asyncio.get_running_loop(), self._record())
+                config["lsp"]["policy"]["hooks"] = hooks.places()
+            bridge = Bridge(self._make_native, hooks)
             try:
-                told = await bridge.call("start", **self.config.model_dump(mode="json"))
+                told = await bridge.call("start", **config)
             except BaseException:
                 bridge.close()
                 raise
             self._bridge = bridge
             return Status.model_validate(told)
+
+    def _record(self) -> Callable[[str, str | None, int], None] | None:
+        policy = self.config.lsp.policy if self.config.lsp else None
+        if policy is None or policy.record is None:
+            return None
+        return Recorder(policy.record, policy.record_max_bytes).add
 
     async def stop(self) -> None:
         """Disconnect, make everything durable, close the store. Does nothing when stopped."""

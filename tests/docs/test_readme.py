@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ldkjit import sat
+from ldkjit import Node, sat
 from ldkjit.sandbox import Sandbox, until
 
 ROOT = Path(__file__).parents[2]
@@ -70,24 +70,30 @@ async def words(process: asyncio.subprocess.Process) -> list[str]:
     return line.decode().split()
 
 
+async def customer(box: Sandbox, lsp: asyncio.subprocess.Process) -> tuple[str, Node]:
+    """Where an example's LSP is, which gets coins, and a payer with a channel to it."""
+    at, *_, address = await words(lsp)
+    await box.chain.fund(address, 5_000_000)
+    payer = await box.node("payer", funds=sat(5_000_000))
+    opened = await payer.open_channel(at, 1_000_000)
+
+    async def broadcast() -> bool:
+        return opened.funding_txid in await box.chain.rpc.mempool()
+
+    await until(broadcast, "the funding transaction")
+    await box.mine(6)
+    return at, payer
+
+
+SELLS = {"LISTEN": '["127.0.0.1:0"]', "ACCEPT_CHANNELS": "true"}
+
+
 @pytest.mark.native
 @pytest.mark.bitcoind
 @pytest.mark.timeout(90)
 async def test_the_wallet_is_paid_through_the_lsp(tmp_path: Path) -> None:
-    async with (
-        Sandbox() as box,
-        example(box, "lsp", tmp_path, LISTEN='["127.0.0.1:0"]', ACCEPT_CHANNELS="true") as lsp,
-    ):
-        at, *_, address = await words(lsp)
-        await box.chain.fund(address, 5_000_000)
-        payer = await box.node("payer", funds=sat(5_000_000))
-        opened = await payer.open_channel(at, 1_000_000)
-
-        async def broadcast() -> bool:
-            return opened.funding_txid in await box.chain.rpc.mempool()
-
-        await until(broadcast, "the funding transaction")
-        await box.mine(6)
+    async with Sandbox() as box, example(box, "lsp", tmp_path, **SELLS) as lsp:
+        at, payer = await customer(box, lsp)
         async with example(box, "wallet", tmp_path, LSPS=json.dumps([at])) as wallet:
             bolt11, path, *fee = await words(wallet)
             assert (path, fee) == ("jit", ["2,000", "sat"])
@@ -99,3 +105,17 @@ async def test_the_wallet_is_paid_through_the_lsp(tmp_path: Path) -> None:
         while "opening_fee" not in told or "payment_forwarded" not in told:
             told += " ".join(await words(lsp)) + "\n"
         assert "order_sold" in told
+
+
+@pytest.mark.native
+@pytest.mark.bitcoind
+@pytest.mark.timeout(90)
+async def test_the_policy_example_sells(tmp_path: Path) -> None:
+    async with Sandbox() as box, example(box, "policy", tmp_path, **SELLS) as lsp:
+        at, payer = await customer(box, lsp)
+        async with example(box, "wallet", tmp_path, LSPS=json.dumps([at])) as wallet:
+            bolt11, path, *fee = await words(wallet)
+            assert (path, fee) == ("jit", ["2,000", "sat"])
+            assert await words(lsp) == ["sold", "1"]
+            await payer.pay(bolt11, timeout=60)
+            assert await words(wallet) == ["received", "48,000", "sat"]

@@ -20,6 +20,7 @@ mod failure_codes;
 mod floods;
 mod forced_closes;
 mod free_rider;
+mod policy;
 mod recovery;
 mod reorganisations;
 mod restarts;

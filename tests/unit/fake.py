@@ -14,11 +14,14 @@ class FakeNative:
     """Answers with what ``answer(method, params)`` returns, or never if that is ``...``."""
 
     def __init__(self, answer: Answer) -> None:
-        self.answer = answer
+        self.script = answer
         self.read, self.write = os.pipe()
         self.queue: list[tuple[int, int, str]] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.cancelled: list[int] = []
+        self.questions: list[tuple[int, str]] = []
+        self.question_read, self.question_write = os.pipe()
+        self.answered: list[tuple[int, Any]] = []
         self.closed = 0
 
     def fileno(self) -> int:
@@ -27,7 +30,7 @@ class FakeNative:
     def call(self, id: int, method: str, params: str, /) -> None:
         decoded = json.loads(params)
         self.calls.append((method, decoded))
-        told = self.answer(method, decoded)
+        told = self.script(method, decoded)
         if told is ...:
             return
         if isinstance(told, Exception):
@@ -48,8 +51,27 @@ class FakeNative:
             os.read(self.read, 4096)
         return taken
 
+    def question_fileno(self) -> int:
+        return self.question_read
+
+    def question(self) -> tuple[int, str] | None:
+        return self.questions.pop(0) if self.questions else None
+
+    def put(self, id: int, hook: str, ask: Any, *, thread: bool) -> None:
+        """Ask a hook."""
+        question = {"hook": hook, "deadline_ms": 1_000, "ask": ask}
+        if thread:
+            self.questions.append((id, json.dumps(question)))
+            os.write(self.question_write, b"x")
+        else:
+            self.push(3, id, question)
+
+    def answer(self, id: int, body: str, /) -> None:
+        self.answered.append((id, json.loads(body)))
+
     def close(self) -> None:
         if not self.closed:
             os.close(self.read)
             os.close(self.write)
+            os.close(self.question_write)
         self.closed += 1

@@ -95,6 +95,7 @@ class Sandbox:
         *,
         funds: Msat | None = None,
         channels: Sequence[tuple[Node, int]] = (),
+        policy: object | None = None,
         **settings: Any,
     ) -> Node:
         """A started node.
@@ -103,6 +104,7 @@ class Sandbox:
             name: Unique; names its folder.
             funds: Confirmed coins to start with.
             channels: Channels to open and confirm: (peer, capacity in satoshi).
+            policy: The hooks of an LSP.
             settings: More fields of ``NodeConfig``.
 
         Raises:
@@ -126,7 +128,7 @@ class Sandbox:
             "fee_fallback_sat_per_kw": 500,
             **settings,
         }
-        node = Node(NodeConfig(**values))
+        node = Node(NodeConfig(**values), policy=policy)
         await node.start()
         self.nodes[name] = node
         if funds:
@@ -144,7 +146,7 @@ class Sandbox:
         funds: Msat = DEFAULT_FUNDS,
         **settings: Any,
     ) -> Node:
-        """A funded node that sells channels; ``settings`` are more fields of ``NodeConfig``."""
+        """A funded node that sells channels; ``settings`` are more of what ``node`` takes."""
         service = LspConfig(menu=list(menu), trust=trust)
         values: dict[str, Any] = {"lsp": service, "accept_channels": True, **settings}
         return await self.node(name, funds=funds, **values)

@@ -139,6 +139,8 @@ pub struct Stock {
     pub coins_sat: u64,
     /// What a channel takes beside its value: the fee of its funding and its share of the anchor reserve, sat.
     pub overhead_sat: u64,
+    /// The fee of a funding transaction alone, sat.
+    pub chain_fee_sat: u64,
     /// How large channels are made.
     pub sizing: Sizing,
     /// What all channels together could receive, msat.

@@ -11,7 +11,9 @@ use crate::lsps0::{
     json_size, list_protocols_result, only_known, Request, RpcError, LIST_PROTOCOLS,
 };
 use crate::lsps5;
-use crate::menu::{verify_promise, FeeParams, Grant, Menu, Secret, TrustModel, MAX_PROMISE};
+use crate::menu::{
+    verify_promise, FeeParams, FeeTier, Grant, Menu, Secret, TrustModel, MAX_PROMISE,
+};
 use crate::reason::Reason;
 use crate::rules::Rules;
 use crate::standing::{Score, Standing};
@@ -257,9 +259,24 @@ pub fn decide_get_info(
 ) -> Result<Menu, Reason> {
     let token = request.token.as_deref();
     rules.admit(client)?;
-    // Validated rules always build; a menu that does not is ours to mend, not the client's.
-    let mut menu = Menu::build(rules.tiers(token)?, client, token, secret, now)
-        .map_err(|_| Reason::Internal)?;
+    let tiers = rules.offered(token, now, stock.chain_fee_sat)?;
+    offer_tiers(rules, &tiers, stock, books, token, client, secret, now)
+}
+
+/// The menu of these tiers, the rules' or a hook's, as far as they can be sold at present.
+#[allow(clippy::too_many_arguments)]
+pub fn offer_tiers(
+    rules: &Rules,
+    tiers: &[FeeTier],
+    stock: &Stock,
+    books: &Books,
+    token: Option<&str>,
+    client: &NodeId,
+    secret: &Secret,
+    now: Millis,
+) -> Result<Menu, Reason> {
+    // Validated tiers always build; a menu that does not is ours to mend, not the client's.
+    let mut menu = Menu::build(tiers, client, token, secret, now).map_err(|_| Reason::Internal)?;
     menu.0.retain(|params| {
         let needed = stock.needed_sat(params, None);
         needed.is_ok_and(|sat| {

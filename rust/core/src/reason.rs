@@ -84,6 +84,8 @@ reasons! {
     ExposureOfClient, Some(1), "limit for this client reached";
     /// The exposure limit of the service is reached (J-34).
     Exposure, Some(1), "limit of the service reached, try later";
+    /// As many channels were sold in this time as may be (J-34).
+    QuotaUsed, Some(1), "quota used up, try later";
     /// This client left too many channels unpaid (S-55).
     ClientUnreliable, Some(1), "client has not paid for earlier channels";
     /// The operator's rule said no (J-34).

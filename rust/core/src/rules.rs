@@ -8,8 +8,11 @@ use crate::amount::Msat;
 use crate::ids::NodeId;
 use crate::liquidity::{Books, Burden, Lending};
 use crate::menu::{sort_tiers, FeeTier, Grant, MenuError, Secret, TrustModel};
+use crate::order::Order;
+use crate::quota::{Quota, Used};
 use crate::reason::Reason;
 use crate::standing::Patience;
+use crate::time::Millis;
 
 /// What the operator risks at most.
 ///
@@ -91,6 +94,33 @@ impl Limits {
         Ok(())
     }
 
+    /// The largest channel, sat, that the exposure limits leave for an order whose channel is only planned.
+    #[must_use]
+    pub fn room_sat(&self, lending: &Lending, books: &Books, order: &Order) -> u64 {
+        let own = order.burden().exposure_msat;
+        let left = |burden: Burden, exposure: u128, unconfirmed: u128| {
+            // The channel takes the place of the payment that the order counts as now.
+            let others = burden.exposure_msat.saturating_sub(own);
+            let in_air = burden.unconfirmed_sat.saturating_mul(1_000);
+            let left = exposure.saturating_sub(others);
+            left.min(unconfirmed.saturating_sub(in_air))
+        };
+        let (all, in_air) = (
+            u128::from(self.max_exposure_msat.0),
+            u128::from(self.max_unconfirmed_msat.0),
+        );
+        let mut room = left(books.total, all, in_air).min(left(
+            books.of(&order.terms.client),
+            self.max_exposure_per_client_msat.0.into(),
+            self.max_unconfirmed_per_client_msat.0.into(),
+        ));
+        if order.terms.token.is_none() {
+            let share = |limit| lending.strangers_share(limit);
+            room = room.min(left(books.strangers, share(all), share(in_air)));
+        }
+        u64::try_from(room / 1_000).unwrap_or(u64::MAX)
+    }
+
     /// The limits of the whole service, or of a share of it.
     fn check_all(
         &self,
@@ -117,6 +147,35 @@ impl Limits {
     }
 }
 
+/// A menu for some hours of the day.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hours {
+    /// The first hour, UTC, 0 to 23.
+    pub from: u8,
+    /// The hour at which it ends, UTC, 0 to 23; before `from`, it ends on the next day.
+    pub until: u8,
+    /// The tiers for clients without a token.
+    pub menu: Vec<FeeTier>,
+}
+
+impl Hours {
+    /// Whether this instant lies in them.
+    #[must_use]
+    pub fn contain(&self, now: Millis) -> bool {
+        let hour = now.0 / 3_600_000 % 24;
+        let (from, until) = (u64::from(self.from), u64::from(self.until));
+        if from <= until {
+            (from..until).contains(&hour)
+        } else {
+            hour >= from || hour < until
+        }
+    }
+}
+
+/// The whole of something, ppm.
+const WHOLE: u64 = 1_000_000;
+
 /// The whole policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -125,6 +184,14 @@ pub struct Rules {
     pub menu: Vec<FeeTier>,
     /// Tiers by token (J-07); a token that is removed here takes its unpaid offers with it.
     pub token_menus: BTreeMap<String, Vec<FeeTier>>,
+    /// Other tiers for clients without a token, by the hour; the first that fits counts.
+    pub hours: Vec<Hours>,
+    /// So much of what a funding transaction costs at present is added to the least fee of every tier, ppm.
+    pub chain_cost_ppm: u32,
+    /// How many channels may be bought with a token.
+    pub token_quotas: BTreeMap<String, Quota>,
+    /// How many by all without one together.
+    pub quota: Option<Quota>,
     /// If present, nobody else is served.
     pub allow: Option<BTreeSet<NodeId>>,
     /// Never served, even if allowed.
@@ -142,7 +209,7 @@ pub struct Rules {
 /// A menu of the configuration that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RulesError {
-    /// The token whose menu it is; `None` for the menu without a token.
+    /// The token whose menu it is; `None` for a menu without a token.
     pub token: Option<String>,
     /// What is wrong with it.
     pub error: MenuError,
@@ -166,7 +233,11 @@ impl Rules {
             .token_menus
             .iter()
             .map(|(token, tiers)| (Some(token), tiers));
-        for (token, tiers) in std::iter::once((None, &self.menu)).chain(named) {
+        let hours = self.hours.iter().map(|hours| (None, &hours.menu));
+        for (token, tiers) in std::iter::once((None, &self.menu))
+            .chain(hours)
+            .chain(named)
+        {
             sort_tiers(tiers).map_err(|error| RulesError {
                 token: token.cloned(),
                 error,
@@ -195,6 +266,51 @@ impl Rules {
                 .map(Vec::as_slice)
                 .ok_or(Reason::UnknownToken),
         }
+    }
+
+    /// What is offered now: the tiers for a token, or for none and this hour, each with its share of the chain's cost.
+    /// All are raised by the same sum, so that they stay in their order (J-12).
+    pub fn offered(
+        &self,
+        token: Option<&str>,
+        now: Millis,
+        chain_fee_sat: u64,
+    ) -> Result<Vec<FeeTier>, Reason> {
+        let hours = || self.hours.iter().find(|hours| hours.contain(now));
+        let tiers = match token.is_none().then(hours).flatten() {
+            Some(hours) => hours.menu.as_slice(),
+            None => self.tiers(token)?,
+        };
+        let cost = chain_fee_sat
+            .saturating_mul(1_000)
+            .checked_mul(u64::from(self.chain_cost_ppm))
+            .map(|share| Msat(share.div_ceil(WHOLE)));
+        // A cost that cannot be computed is one that nobody pays.
+        let raised = tiers.iter().map(|tier| {
+            let min_fee_msat = tier.min_fee_msat.checked_add(cost?)?;
+            Some(FeeTier {
+                min_fee_msat,
+                ..*tier
+            })
+        });
+        raised.collect::<Option<_>>().ok_or(Reason::FeeOverflow)
+    }
+
+    /// What is used up of the quota that a sale falls under; nothing if there is none.
+    ///
+    /// # Errors
+    /// `QuotaUsed`.
+    pub fn take_quota(
+        &self,
+        token: Option<&str>,
+        used: Used,
+        now: Millis,
+    ) -> Result<Option<Used>, Reason> {
+        let quota = match token {
+            Some(token) => self.token_quotas.get(token),
+            None => self.quota.as_ref(),
+        };
+        quota.map(|quota| quota.take(used, now)).transpose()
     }
 
     /// Which token stands behind each grant that a promise can carry; to be made once per configuration.

@@ -178,6 +178,7 @@ fn overcommitment_is_the_operators_choice() {
 fn a_channel_takes_more_coins_than_its_value() {
     let stock = Stock {
         overhead_sat: 777,
+        chain_fee_sat: 0,
         ..stock(0)
     };
     let plain = common::stock(0).needed_sat(&offer(None), Some(Msat(20_000)));

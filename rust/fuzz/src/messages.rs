@@ -32,6 +32,7 @@ const TOKEN: &str = "gold";
 const STOCK: Stock = Stock {
     coins_sat: 2_000_000,
     overhead_sat: 500,
+    chain_fee_sat: 0,
     sizing: Sizing {
         sat_per_kw: 1_000,
         provision_ppm: 100_000,

@@ -9,8 +9,10 @@ use ldkjit_core::amount::Msat;
 use ldkjit_core::ids::NodeId;
 use ldkjit_core::liquidity::Lending;
 use ldkjit_core::menu::{FeeTier, TrustModel};
+use ldkjit_core::policy::Hook;
 use ldkjit_core::pool::Pool;
-use ldkjit_core::rules::{Limits, Rules};
+use ldkjit_core::quota::Quota;
+use ldkjit_core::rules::{Hours, Limits, Rules};
 use ldkjit_core::standing::Patience;
 use ldkjit_core::webhooks;
 use serde::Deserialize;
@@ -205,13 +207,7 @@ impl WebhookConfig {
     }
 
     fn check(&self) -> Result<(), NodeError> {
-        let within = |name: &str, value: u64, low: u64, high: u64| {
-            if (low..=high).contains(&value) {
-                return Ok(());
-            }
-            let why = format!("lsp.webhooks.{name}: {low} to {high}");
-            Err(NodeError::config(why))
-        };
+        let within = |name: &str, value, low, high| within("webhooks", name, value, low, high);
         within("max_webhooks", self.max_webhooks.into(), 1, 100)?;
         within("max_clients", self.max_clients.into(), 1, 1_000_000)?;
         within("max_strangers", self.max_strangers.into(), 0, 1_000_000)?;
@@ -227,6 +223,80 @@ impl WebhookConfig {
     }
 }
 
+/// Where a hook of the application runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Runs {
+    /// On its event loop.
+    Loop,
+    /// On a thread of its own.
+    Thread,
+}
+
+/// The operator's hooks, and how long they are waited for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// Those that there are.
+    pub hooks: BTreeMap<Hook, Runs>,
+    /// How long a menu is waited for, ms.
+    pub menu_ms: u64,
+    /// How long a sale is waited for, ms.
+    pub sell_ms: u64,
+    /// How long an open is waited for, ms.
+    pub channel_ms: u64,
+    /// Questions that may wait at once, of all hooks.
+    pub max_waiting: usize,
+    /// So many unanswered questions in a row, and a hook is left in peace.
+    pub breaker_after: u32,
+    /// For so long, ms.
+    pub breaker_ms: u64,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            hooks: BTreeMap::new(),
+            menu_ms: 2_000,
+            sell_ms: 2_000,
+            channel_ms: 5_000,
+            max_waiting: 1_000,
+            breaker_after: 10,
+            breaker_ms: 5_000,
+        }
+    }
+}
+
+impl PolicyConfig {
+    fn check(&self) -> Result<(), NodeError> {
+        for (name, value) in [
+            ("menu_ms", self.menu_ms),
+            ("sell_ms", self.sell_ms),
+            ("channel_ms", self.channel_ms),
+            ("breaker_ms", self.breaker_ms),
+        ] {
+            within("policy", name, value, 1, 60_000)?;
+        }
+        let waiting = u64::try_from(self.max_waiting).unwrap_or(u64::MAX);
+        within("policy", "max_waiting", waiting, 1, 100_000)?;
+        within(
+            "policy",
+            "breaker_after",
+            self.breaker_after.into(),
+            1,
+            1_000_000,
+        )
+    }
+}
+
+fn within(of: &str, name: &str, value: u64, low: u64, high: u64) -> Result<(), NodeError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    let why = format!("lsp.{of}.{name}: {low} to {high}");
+    Err(NodeError::config(why))
+}
+
 /// The service an LSP offers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -237,6 +307,18 @@ pub struct LspConfig {
     /// What is for sale with a token.
     #[serde(default)]
     pub token_menus: BTreeMap<String, Vec<FeeTier>>,
+    /// Other menus for those without a token, by the hour.
+    #[serde(default)]
+    pub hours: Vec<Hours>,
+    /// So much of a funding transaction's cost is added to every least fee, ppm.
+    #[serde(default)]
+    pub chain_cost_ppm: u32,
+    /// How many channels may be bought with a token.
+    #[serde(default)]
+    pub token_quotas: BTreeMap<String, Quota>,
+    /// How many by all without one together.
+    #[serde(default)]
+    pub quota: Option<Quota>,
     /// Only these clients are served; absent: all.
     #[serde(default)]
     pub allow: Option<BTreeSet<NodeId>>,
@@ -261,6 +343,9 @@ pub struct LspConfig {
     /// Call clients' webhooks (LSPS5); absent: not offered.
     #[serde(default)]
     pub webhooks: Option<WebhookConfig>,
+    /// The operator's hooks.
+    #[serde(default)]
+    pub policy: PolicyConfig,
     /// `lsp_cltv_expiry_delta`, blocks; at least 48.
     #[serde(default = "default_cltv_delta")]
     pub cltv_expiry_delta: u16,
@@ -324,6 +409,9 @@ pub struct Config {
     /// error, warn, info, debug or trace.
     #[serde(default = "default_level")]
     pub log_level: String,
+    /// Where the operator's hooks are asked; needed if the service has any.
+    #[serde(skip)]
+    pub desk: Option<std::sync::Arc<crate::lsp::hooks::Desk>>,
     /// A way to cheat, for tests of the other side.
     #[cfg(feature = "faults")]
     #[serde(skip)]
@@ -387,6 +475,10 @@ impl LspConfig {
         Rules {
             menu: self.menu.clone(),
             token_menus: self.token_menus.clone(),
+            hours: self.hours.clone(),
+            chain_cost_ppm: self.chain_cost_ppm,
+            token_quotas: self.token_quotas.clone(),
+            quota: self.quota,
             allow: self.allow.clone(),
             deny: self.deny.clone(),
             limits: Limits {
@@ -462,6 +554,17 @@ impl Config {
             }
             if let Some(webhooks) = &lsp.webhooks {
                 webhooks.check()?;
+            }
+            lsp.policy.check()?;
+            let is_day = |hours: &Hours| hours.from < 24 && hours.until < 24;
+            if !lsp.hours.iter().all(is_day) {
+                return Err(NodeError::config("lsp.hours: from and until 0 to 23"));
+            }
+            let has_channel = lsp.policy.hooks.contains_key(&Hook::Channel);
+            if has_channel && lsp.policy.channel_ms >= lsp.limits.open_ms {
+                return Err(NodeError::config(
+                    "lsp.policy.channel_ms: less than limits.open_ms",
+                ));
             }
             lsp.rules()
                 .validate()

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bitcoin::secp256k1::PublicKey;
@@ -86,6 +86,8 @@ pub struct Capacity {
 
 /// A running node.
 pub struct Node {
+    /// Itself, for tasks that are begun where only a reference is at hand.
+    pub(crate) me: Weak<Node>,
     /// What it was told.
     pub config: Config,
     /// LDK's settings.
@@ -164,6 +166,10 @@ impl Node {
     /// `recovery_needed`.
     pub async fn start(mut config: Config, log: Arc<Log>) -> Result<Arc<Self>, NodeError> {
         let runtime = tokio::runtime::Handle::current();
+        let hooked = config.lsp.as_ref().map(|lsp| !lsp.policy.hooks.is_empty());
+        if hooked == Some(true) && config.desk.is_none() {
+            return Err(NodeError::config("lsp.policy.hooks: nobody carries them"));
+        }
         let (store, memory, seed) = open_store(&config, &log)?;
         let (committer, journal, boot) = Committer::start(store, log.clone())?;
         let committer = Arc::new(committer);
@@ -379,7 +385,10 @@ impl Node {
         let lsp = config
             .lsp
             .clone()
-            .map(|lsp| Service::load(lsp, keys.derived_secret("lsps2/promise"), &boot.live))
+            .map(|lsp| {
+                let secret = keys.derived_secret("lsps2/promise");
+                Service::load(lsp, config.desk.clone(), secret, &boot.live)
+            })
             .transpose()?;
         let client = Client::load(config.lsps.clone(), &boot.live)?;
         let overdue = Overdue::load(&boot.live)?;
@@ -399,7 +408,8 @@ impl Node {
         }));
         journal.booted();
 
-        let node = Arc::new(Self {
+        let node = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             events: Events::new(journal.clone()),
             payments: Payments::load(journal.clone(), &boot.live),
             alarms: Alarms::default(),
@@ -835,6 +845,7 @@ impl Node {
             "started_at_ms": self.started_at_ms,
             "alarms": self.alarms.on(),
             "webhooks": self.webhook_counts(),
+            "policy": self.lsp.as_ref().map(Service::policy_counts).unwrap_or_default(),
         })
     }
 

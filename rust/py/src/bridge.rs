@@ -2,16 +2,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use ldkjit_node::api;
-use ldkjit_node::config::Config;
+use ldkjit_node::config::{Config, Runs};
 use ldkjit_node::error::NodeError;
 use ldkjit_node::log::{parse_level, Log, Record};
+use ldkjit_node::lsp::hooks::{Asker, Desk};
 use ldkjit_node::node::Node;
 use ldkjit_node::sync::lock;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
@@ -24,6 +26,9 @@ use tokio::task::AbortHandle;
 const RESULT: u8 = 0;
 const ERROR: u8 = 1;
 const LOG: u8 = 2;
+/// A question to a hook, and that nobody waits for its answer any more.
+const QUESTION: u8 = 3;
+const FORGET: u8 = 4;
 /// Log records that may wait for the interpreter; more are dropped and counted.
 const MAX_RECORDS: usize = 10_000;
 /// How long closing waits for the node, then for its threads.
@@ -35,7 +40,7 @@ const WAITS: [&str; 3] = ["wait_height", "wait_payment", "next_event"];
 
 type Item = (u8, u64, String);
 
-/// What Rust leaves for Python to fetch.
+/// What Rust leaves for Python to fetch: for the event loop, or for the thread of hooks that are no coroutines.
 struct Outbox {
     items: Mutex<VecDeque<Item>>,
     signal: Mutex<UnixStream>,
@@ -44,6 +49,19 @@ struct Outbox {
 }
 
 impl Outbox {
+    /// An outbox, and the end that is readable when there is something in it.
+    fn new() -> std::io::Result<(Self, UnixStream)> {
+        let (readable, signal) = UnixStream::pair()?;
+        readable.set_nonblocking(true)?;
+        signal.set_nonblocking(true)?;
+        let outbox = Self {
+            items: Mutex::default(),
+            signal: Mutex::new(signal),
+            signalled: AtomicBool::new(false),
+        };
+        Ok((outbox, readable))
+    }
+
     fn push(&self, item: Item) {
         lock(&self.items).push_back(item);
         self.wake();
@@ -67,6 +85,29 @@ impl Outbox {
         true
     }
 
+    /// Whether a question was still waiting here, which is not asked any more.
+    fn take_back(&self, id: u64) -> bool {
+        let mut items = lock(&self.items);
+        let before = items.len();
+        items.retain(|(kind, asked, _)| (*kind, *asked) != (QUESTION, id));
+        items.len() < before
+    }
+
+    fn take_next(&self) -> Option<Item> {
+        // Cleared before the item is taken: a later item wakes again.
+        self.signalled.store(false, Ordering::Release);
+        lock(&self.items).pop_front()
+    }
+
+    fn drain(&self, readable: &Mutex<UnixStream>) -> Vec<Item> {
+        let mut scratch = [0; 64];
+        let mut readable = lock(readable);
+        while matches!(readable.read(&mut scratch), Ok(n) if n > 0) {}
+        // Cleared before the items are taken: a later item wakes again.
+        self.signalled.store(false, Ordering::Release);
+        lock(&self.items).drain(..).collect()
+    }
+
     fn wake(&self) {
         if !self.signalled.swap(true, Ordering::AcqRel) {
             // A full pipe is a pipe that is readable: nothing is lost.
@@ -86,9 +127,44 @@ enum Phase {
 
 struct Shared {
     outbox: Outbox,
+    /// For the thread that hooks run on which are no coroutines.
+    to_thread: Outbox,
+    /// Where questions to hooks wait, once the node is being started.
+    desk: Mutex<Option<Arc<Desk>>>,
     phase: Mutex<Phase>,
     /// Calls without an answer yet; a handle for those that only wait.
     calls: Mutex<HashMap<u64, Option<AbortHandle>>>,
+}
+
+/// Brings questions to the hooks.
+struct Hooks(Weak<Shared>);
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hooks")
+    }
+}
+
+impl Asker for Hooks {
+    fn ask(&self, id: u64, runs: Runs, question: String) {
+        if let Some(shared) = self.0.upgrade() {
+            let outbox = match runs {
+                Runs::Loop => &shared.outbox,
+                Runs::Thread => &shared.to_thread,
+            };
+            outbox.push((QUESTION, id, question));
+        }
+    }
+
+    fn forget(&self, id: u64) {
+        if let Some(shared) = self.0.upgrade() {
+            let waits = shared.outbox.take_back(id) || shared.to_thread.take_back(id);
+            if !waits {
+                // The loop ends its task, or gives the thread a successor.
+                shared.outbox.push((FORGET, id, String::new()));
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -134,7 +210,13 @@ impl Shared {
             *phase = Phase::Starting;
         }
         let started = async {
-            let config = Config::from_json(params)?;
+            let mut config = Config::from_json(params)?;
+            if let Some(lsp) = &config.lsp {
+                let hooks = Arc::new(Hooks(Arc::downgrade(self)));
+                let desk = Arc::new(Desk::new(lsp.policy.clone(), hooks));
+                *lock(&self.desk) = Some(desk.clone());
+                config.desk = Some(desk);
+            }
             let level = parse_level(&config.log_level)
                 .ok_or_else(|| NodeError::config("log_level: error, warn, info, debug or trace"))?;
             let weak = Arc::downgrade(self);
@@ -165,6 +247,7 @@ pub struct Native {
     shared: Arc<Shared>,
     readable: Mutex<UnixStream>,
     fd: i32,
+    thread_readable: UnixStream,
     runtime: Mutex<Option<Runtime>>,
     pid: u32,
 }
@@ -174,9 +257,8 @@ impl Native {
     #[new]
     fn new() -> PyResult<Self> {
         let os = |e: std::io::Error| PyOSError::new_err(e.to_string());
-        let (readable, signal) = UnixStream::pair().map_err(os)?;
-        readable.set_nonblocking(true).map_err(os)?;
-        signal.set_nonblocking(true).map_err(os)?;
+        let (outbox, readable) = Outbox::new().map_err(os)?;
+        let (to_thread, thread_readable) = Outbox::new().map_err(os)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("ldkjit")
@@ -186,12 +268,11 @@ impl Native {
         Ok(Self {
             fd: readable.as_raw_fd(),
             readable: Mutex::new(readable),
+            thread_readable,
             shared: Arc::new(Shared {
-                outbox: Outbox {
-                    items: Mutex::default(),
-                    signal: Mutex::new(signal),
-                    signalled: AtomicBool::new(false),
-                },
+                outbox,
+                to_thread,
+                desk: Mutex::default(),
                 phase: Mutex::default(),
                 calls: Mutex::default(),
             }),
@@ -237,15 +318,32 @@ impl Native {
         Ok(())
     }
 
-    /// Everything that waits: (kind, id, JSON), kind 0 a result, 1 an error, 2 a log record.
+    /// Everything that waits for the event loop: (kind, id, JSON), kind 0 a result, 1 an error, 2 a log record, 3 a
+    /// question to a hook, 4 that its answer is not waited for any more.
     fn drain(&self) -> PyResult<Vec<Item>> {
         self.check_process()?;
-        let mut scratch = [0; 64];
-        let mut readable = lock(&self.readable);
-        while matches!(readable.read(&mut scratch), Ok(n) if n > 0) {}
-        // Cleared before the items are taken: a later item wakes again.
-        self.shared.outbox.signalled.store(false, Ordering::Release);
-        Ok(lock(&self.shared.outbox.items).drain(..).collect())
+        Ok(self.shared.outbox.drain(&self.readable))
+    }
+
+    /// Readable when `question` has something, and at the end. Whoever waits for it reads it empty.
+    fn question_fileno(&self) -> i32 {
+        self.thread_readable.as_raw_fd()
+    }
+
+    /// The next question for the thread of the hooks. One at a time: a thread that hangs takes no other along.
+    fn question(&self) -> PyResult<Option<(u64, String)>> {
+        self.check_process()?;
+        let next = self.shared.to_thread.take_next();
+        Ok(next.map(|(_, id, text)| (id, text)))
+    }
+
+    /// The answer of a hook, as JSON. May come from any thread, and too late.
+    fn answer(&self, id: u64, body: String) -> PyResult<()> {
+        self.check_process()?;
+        if let Some(desk) = &*lock(&self.shared.desk) {
+            desk.answer(id, body);
+        }
+        Ok(())
     }
 
     /// Stops the node if it runs and ends every thread, within a bounded time. May be called again.
@@ -282,6 +380,8 @@ impl Native {
         // A start that was under way may have ended after that look: its node goes with its runtime.
         *lock(&self.shared.phase) = Phase::Stopped;
         lock(&self.shared.calls).clear();
+        // The thread of the hooks reads the end of its pipe.
+        let _ = lock(&self.shared.to_thread.signal).shutdown(Shutdown::Both);
     }
 }
 

@@ -67,6 +67,14 @@ mod _ldkjit {
         py.detach(|| crate::webhook::check(&received, window_ms, now_ms, seen))
     }
 
+    /// The opening fee of a payment, msat (J-19); none on overflow.
+    #[pyfunction]
+    fn opening_fee(size_msat: u64, min_fee_msat: u64, proportional_ppm: u32) -> Option<u64> {
+        use ldkjit_core::amount::Msat;
+        let (size, least) = (Msat(size_msat), Msat(min_fee_msat));
+        ldkjit_core::fee::opening_fee(size, least, proportional_ppm).map(|fee| fee.0)
+    }
+
     /// The version of the extension.
     #[pyfunction]
     fn version() -> &'static str {

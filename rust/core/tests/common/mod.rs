@@ -41,6 +41,7 @@ pub fn stock(coins_sat: u64) -> Stock {
     Stock {
         coins_sat,
         overhead_sat: 0,
+        chain_fee_sat: 0,
         sizing: Sizing {
             sat_per_kw: 0,
             provision_ppm: 0,

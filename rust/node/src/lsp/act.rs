@@ -8,6 +8,7 @@ use ldkjit_core::ids::{ChannelId, OpenId, PartId, Scid};
 use ldkjit_core::lsps5::Notice;
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{ChannelTerms, Effect, Input, OpenFailure};
+use ldkjit_core::policy::Hook;
 use ldkjit_core::reason::FailCode;
 use ldkjit_core::time::Millis;
 use lightning::ln::channel_state::ChannelDetails;
@@ -53,7 +54,11 @@ impl Service {
                 self.tell(node, client, Notice::PaymentIncoming);
                 None
             }
-            // The rules that run in Rust have no objection to an open that core decided on.
+            Effect::AskPolicy { open, value_sat } if self.asks(Hook::Channel).is_some() => {
+                self.ask_to_open(node, scid, open, value_sat);
+                None
+            }
+            // It was asked before a restart without the hook: the rules have no objection to what core decided.
             Effect::AskPolicy { open, value_sat } => Some(Input::PolicyAnswered {
                 open,
                 answer: Ok(ChannelTerms { value_sat }),

@@ -30,6 +30,7 @@ impl Service {
             // Without an estimate of fees nothing can be opened.
             coins_sat: if rate == 0 { 0 } else { capacity.coins_sat },
             overhead_sat: node.reserve().per_channel_sat().saturating_add(funding),
+            chain_fee_sat: funding,
             sizing: self.sizing(node),
             inbound: Msat(capacity.inbound_msat),
         }

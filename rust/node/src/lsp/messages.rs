@@ -7,8 +7,7 @@ use bitcoin::secp256k1::PublicKey;
 use ldkjit_core::ids::{NodeId, Scid};
 use ldkjit_core::lsps0::{encode_result, parse_request, Request, RpcError};
 use ldkjit_core::lsps2::{
-    decide_buy, decide_get_info, get_info_result, protocols_result, BuyRequest, BuyResponse, Call,
-    Sale, Seller,
+    decide_buy, get_info_result, protocols_result, BuyRequest, BuyResponse, Call, Sale, Seller,
 };
 use ldkjit_core::lsps5;
 use ldkjit_core::order::{Order, Terms};
@@ -130,15 +129,8 @@ impl Service {
             Err(error) => Some(Err(error)),
             Ok(Call::ListProtocols) => Some(Ok(protocols_result(true, self.webhooks.is_some()))),
             Ok(Call::GetInfo(ask)) => {
-                let stock = self.stock(node, A_SECOND);
-                let state = lock(&self.state);
-                let (books, now) = (&state.books, Millis(now_ms()));
-                let menu =
-                    decide_get_info(&self.rules, &stock, books, &ask, &client, &self.secret, now);
-                Some(
-                    menu.map(|menu| get_info_result(&menu))
-                        .map_err(|reason| RpcError::refusal(reason, None)),
-                )
+                let menu = self.menu(node, &client, &ask).await?;
+                Some(menu.map(|menu| get_info_result(&menu)))
             }
             Ok(Call::Buy(buy)) => {
                 // Looked at first without the gate and without the store: a refusal costs neither.
@@ -151,11 +143,11 @@ impl Service {
                     decided => decided,
                 };
                 let sold = match wanted {
-                    Ok(_) => self.sell(node, &client, &buy).await,
-                    Err(reason) => Err(reason),
+                    Ok(sale) => self.sell(node, &client, &buy, &sale).await,
+                    Err(reason) => Err(RpcError::refusal(reason, None)),
                 };
                 match sold {
-                    Err(reason) => Some(Err(RpcError::refusal(reason, None))),
+                    Err(error) => Some(Err(error)),
                     Ok(response) => {
                         let durable = node.parts.journal.durable().await;
                         durable.is_ok().then(|| Ok(response.to_result()))
@@ -195,29 +187,40 @@ impl Service {
         let seller = Seller {
             rules: &self.rules,
             secret: &self.secret,
-            grants: &self.grants,
+            grants: state.grants.tokens(),
             books: &state.books,
             stock: &self.stock(node, max_age),
             scores: state.scores.of(client),
         };
-        decide_buy(&seller, buy, client, Millis(now_ms()))
+        let now = Millis(now_ms());
+        let sale = decide_buy(&seller, buy, client, now)?;
+        let token = sale.token.as_deref();
+        let used = state.quotas.of(&self.secret, token);
+        self.rules.take_quota(token, used, now)?;
+        Ok(sale)
     }
 
-    /// Sells, under the gate: the order, its ledger row and its event are one commit.
+    /// Sells, under the gate: the order, its ledger row and its event are one commit. What was decided before the
+    /// operator's hook was asked is decided again after its answer, since other sales went on meanwhile.
     async fn sell(
         &self,
         node: &Node,
         client: &NodeId,
         buy: &BuyRequest,
-    ) -> Result<BuyResponse, Reason> {
+        wanted: &Sale,
+    ) -> Result<BuyResponse, RpcError> {
+        let terms = self.ask_to_sell(node, client, wanted).await?;
+        let refused = |reason| RpcError::refusal(reason, None);
         loop {
-            let scid = self.new_scid(node).await?;
+            let scid = self.new_scid(node).await.map_err(refused)?;
             let _gate = node.parts.journal.gate().await;
             let mut state = lock(&self.state);
             // Another sale may have drawn the same one meanwhile.
             if !state.orders.contains_key(&scid) {
-                let sale = self.decide(node, &state, client, buy, Duration::ZERO)?;
-                return Ok(self.book(node, &mut state, client, scid, sale));
+                let sale = self
+                    .decide(node, &state, client, buy, Duration::ZERO)
+                    .map_err(refused)?;
+                return Ok(self.book(node, &mut state, client, scid, terms.agree(sale)));
             }
         }
     }
@@ -235,6 +238,12 @@ impl Service {
             cltv_delta: self.config.cltv_expiry_delta,
             trust: sale.trust,
         };
+        let (token, now) = (sale.token.as_deref(), Millis(now_ms()));
+        let used = state.quotas.of(&self.secret, token);
+        if let Ok(Some(used)) = self.rules.take_quota(token, used, now) {
+            let journal = &node.parts.journal;
+            state.quotas.set(journal, &self.secret, token, used);
+        }
         let order = Order::new(Terms {
             scid,
             client: *client,

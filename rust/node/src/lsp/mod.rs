@@ -2,13 +2,17 @@
 
 mod act;
 mod coins;
+mod grants;
+pub mod hooks;
 mod messages;
 mod observe;
+mod policy;
+mod quotas;
 mod scores;
 pub mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bitcoin::secp256k1::PublicKey;
 #[cfg(feature = "faults")]
@@ -18,8 +22,9 @@ use ldkjit_core::ids::{ChannelId, NodeId, OpenId, Scid};
 use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::liquidity::Books;
 use ldkjit_core::lsps0::RpcError;
-use ldkjit_core::menu::{Grant, Secret};
+use ldkjit_core::menu::Secret;
 use ldkjit_core::order::{ChannelView, Env, Input, Order, OrderLimits, State as OrderState};
+use ldkjit_core::policy::Hook;
 use ldkjit_core::rules::Rules;
 use ldkjit_core::sizing::Sizing;
 use ldkjit_core::time::Millis;
@@ -34,6 +39,9 @@ use crate::events::NodeEvent;
 use crate::log::{now_ms, Seldom};
 use crate::node::Node;
 use crate::sync::lock;
+use grants::Grants;
+use hooks::Desk;
+use quotas::Quotas;
 use scores::Scores;
 use webhooks::Hooks;
 
@@ -74,8 +82,9 @@ pub struct Service {
     config: LspConfig,
     rules: Rules,
     secret: Secret,
-    grants: BTreeMap<Grant, String>,
     state: Mutex<State>,
+    /// The operator's hooks, if there are any.
+    desk: Option<Arc<Desk>>,
     /// LSPS5, if it is offered.
     pub(crate) webhooks: Option<Hooks>,
     seldom: Seldom,
@@ -88,6 +97,8 @@ pub(crate) struct State {
     by_client: BTreeMap<NodeId, BTreeSet<Scid>>,
     /// What all orders weigh.
     books: Books,
+    grants: Grants,
+    quotas: Quotas,
     scores: Scores,
     /// Opens without a funding transaction yet, and LDK's name for the channel until it has one.
     opening: HashMap<OpenId, lightning::ln::types::ChannelId>,
@@ -182,6 +193,7 @@ impl Service {
     /// `store_corrupt` when an order cannot be read: nothing may be guessed about money.
     pub fn load(
         config: LspConfig,
+        desk: Option<Arc<Desk>>,
         secret: [u8; 32],
         live: &[(String, String, Vec<u8>)],
     ) -> Result<Self, NodeError> {
@@ -191,16 +203,19 @@ impl Service {
             state.insert(order);
         }
         state.scores = Scores::load(live)?;
+        state.quotas = Quotas::load(live)?;
         let webhooks = config.webhooks.as_ref();
         let webhooks = webhooks.map(|w| Hooks::load(w, live)).transpose()?;
         let secret = Secret(secret);
         let rules = config.rules();
+        let hooked = desk.as_ref().is_some_and(|desk| desk.has(Hook::Menu));
+        state.grants = Grants::load(&rules, &secret, hooked, live)?;
         Ok(Self {
-            grants: rules.grants(&secret),
             rules,
             secret,
             config,
             state: Mutex::new(state),
+            desk,
             webhooks,
             seldom: Seldom::default(),
         })
@@ -219,7 +234,7 @@ impl Service {
             htlc_minimum: Msat(l.htlc_minimum_msat),
             max_opens: l.max_opens,
             charge_on_reuse: l.charge_on_reuse,
-            ask_policy: false,
+            ask_policy: self.asks(Hook::Channel).is_some(),
             sizing: self.sizing(node),
         }
     }
@@ -355,6 +370,15 @@ impl Service {
     /// Whether this client has an order that is not over.
     pub(crate) fn has_orders(&self, client: &NodeId) -> bool {
         lock(&self.state).by_client.contains_key(client)
+    }
+
+    /// What became of the questions to each of the operator's hooks.
+    #[must_use]
+    pub fn policy_counts(&self) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
+        self.desk
+            .as_ref()
+            .map(|desk| desk.counts())
+            .unwrap_or_default()
     }
 
     /// Every order that is not over, as JSON.

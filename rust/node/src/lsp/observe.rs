@@ -220,6 +220,8 @@ impl Service {
         let now = Millis(now_ms());
         let (journal, patience) = (&node.parts.journal, &self.config.patience);
         state.scores.forget(journal, patience, now);
+        state.grants.forget(journal, now);
+        state.quotas.forget(journal, now);
         drop(state);
         if let Some(hooks) = &self.webhooks {
             hooks.on_block(node);

@@ -428,6 +428,7 @@ impl Worker {
                 });
                 let _ = answer.send(found);
             }
+            Ask::Load { answer } => drop(answer.send(self.store.load())),
         }
         Ok(())
     }
@@ -674,6 +675,9 @@ mod tests {
     struct Panics;
     impl Store for Panics {
         fn load(&mut self) -> Result<Loaded, StoreError> {
+            Ok(Loaded::default())
+        }
+        fn load_all(&mut self) -> Result<Loaded, StoreError> {
             Ok(Loaded::default())
         }
         fn commit(&mut self, _: u64, _: &[Op]) -> Result<(), StoreError> {

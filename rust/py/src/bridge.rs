@@ -13,12 +13,15 @@ use ldkjit_node::config::Config;
 use ldkjit_node::error::NodeError;
 use ldkjit_node::log::{parse_level, Log, Record};
 use ldkjit_node::node::Node;
+use ldkjit_node::store::Store;
 use ldkjit_node::sync::lock;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use serde_json::{json, Value};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::AbortHandle;
+
+use crate::store::StoreDoor;
 
 /// What a drained item is.
 const RESULT: u8 = 0;
@@ -89,6 +92,8 @@ struct Shared {
     phase: Mutex<Phase>,
     /// Calls without an answer yet; a handle for those that only wait.
     calls: Mutex<HashMap<u64, Option<AbortHandle>>>,
+    /// A store in Python, until the start takes it.
+    store: Mutex<Option<Box<dyn Store>>>,
 }
 
 impl Shared {
@@ -142,7 +147,8 @@ impl Shared {
                 weak.upgrade()
                     .is_some_and(|shared| shared.outbox.push_record(&record))
             });
-            Node::start(config, Arc::new(Log::new(level, sink))).await
+            let store = lock(&self.store).take();
+            Node::start_on(config, store, Arc::new(Log::new(level, sink))).await
         }
         .await;
         match started {
@@ -194,10 +200,16 @@ impl Native {
                 },
                 phase: Mutex::default(),
                 calls: Mutex::default(),
+                store: Mutex::default(),
             }),
             runtime: Mutex::new(Some(runtime)),
             pid: std::process::id(),
         })
+    }
+
+    /// Keeps everything in a store in Python; before the start, for a configuration that says so.
+    fn use_store(&self, door: &StoreDoor) {
+        *lock(&self.shared.store) = Some(door.store());
     }
 
     /// Readable when `drain` has something.

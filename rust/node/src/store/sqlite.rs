@@ -142,6 +142,23 @@ impl SqliteStore {
         .map_err(failed)
     }
 
+    /// Everything live, but kinds of this pattern.
+    fn load_but(&self, pattern: &str) -> Result<Loaded, StoreError> {
+        let mut query = self
+            .db()?
+            .prepare("SELECT kind, key, value FROM kv WHERE kind NOT GLOB ?1")
+            .map_err(failed)?;
+        let live = query
+            .query_map([pattern], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .and_then(Iterator::collect)
+            .map_err(failed)?;
+        Ok(Loaded {
+            seq: self.seq,
+            live,
+            last_row: self.last_row.clone(),
+        })
+    }
+
     fn db(&self) -> Result<&Connection, StoreError> {
         self.db.as_ref().ok_or(StoreError::Closed)
     }
@@ -163,21 +180,11 @@ pub(crate) enum Mark<'a> {
 
 impl Store for SqliteStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        let mut query = self
-            .db()?
-            .prepare("SELECT kind, key, value FROM kv WHERE kind NOT GLOB ?1")
-            .map_err(failed)?;
-        let live = query
-            .query_map([format!("{ARCHIVE}*")], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
-            .and_then(Iterator::collect)
-            .map_err(failed)?;
-        Ok(Loaded {
-            seq: self.seq,
-            live,
-            last_row: self.last_row.clone(),
-        })
+        self.load_but(&format!("{ARCHIVE}*"))
+    }
+
+    fn load_all(&mut self) -> Result<Loaded, StoreError> {
+        self.load_but("")
     }
 
     fn commit(&mut self, seq: u64, batch: &[Op]) -> Result<(), StoreError> {
@@ -246,7 +253,7 @@ fn write(db: &mut Connection, seq: u64, batch: &[Op]) -> rusqlite::Result<()> {
                 key,
                 value,
             } => tx.prepare_cached(APPEND)?.execute((
-                kind,
+                &**kind,
                 i64::try_from(*seq).unwrap_or(i64::MAX),
                 key,
                 value,

@@ -12,7 +12,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from . import _store
 from .errors import ForkError, NodeStoppedError, WrongLoopError, from_native
+from .storage.protocol import Store
 
 _RESULT, _ERROR, _LOG = 0, 1, 2
 _LEVELS = {
@@ -34,6 +36,10 @@ class NativeLike(Protocol):
 
     def call(self, id: int, method: str, params: str, /) -> None:
         """Start a method."""
+        ...
+
+    def use_store(self, door: Any, /) -> None:
+        """Keep everything in a store of Python's, from the start on."""
         ...
 
     def cancel(self, id: int, /) -> None:
@@ -81,6 +87,14 @@ class Bridge:
         reference: weakref.ref[Bridge] = weakref.ref(self)
         # The loop must not keep the bridge alive, or forgetting a node would never close it.
         self._loop.add_reader(descriptor, _drain, reference)
+
+    def use_store(self, store: Store) -> None:
+        """Keep everything in a store of Python's, from the start on."""
+        from ._ldkjit import StoreDoor
+
+        door = StoreDoor()
+        _store.serve(store, door)
+        self._native.use_store(door)
 
     def check(self) -> None:
         """Refuse whoever does not own the node.

@@ -156,6 +156,7 @@ class Node:
             ChainError: bitcoind cannot be reached or is on another network.
             StoreLockedError: Another process has the store open.
             StoreCopyError: Another copy of this node runs.
+            StoreOtherNodeError: The store belongs to another node.
             RecoveryNeededError: The store was restored: say ``NodeConfig.recover``.
             StoreError: The store cannot be read.
         """
@@ -164,6 +165,8 @@ class Node:
                 return await self.status()
             bridge = Bridge(self._make_native)
             try:
+                if not isinstance(self.config.store, str):
+                    bridge.use_store(self.config.store)
                 told = await bridge.call("start", **self.config.model_dump(mode="json"))
             except BaseException:
                 bridge.close()

@@ -290,6 +290,8 @@ impl Native {
         if let Phase::Running(node) = phase {
             let _ = runtime.block_on(async { tokio::time::timeout(CLOSE, node.stop()).await });
         }
+        // One that no start took: its thread ends.
+        drop(lock(&self.shared.store).take());
         runtime.shutdown_timeout(THREADS);
         // A start that was under way may have ended after that look: its node goes with its runtime.
         *lock(&self.shared.phase) = Phase::Stopped;

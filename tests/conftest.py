@@ -56,6 +56,18 @@ def postgres() -> Iterator[Server]:
         _missing(str(error))
 
 
+@pytest.fixture
+def own_postgres() -> Iterator[Server]:
+    """A PostgreSQL server that the test may kill."""
+    from postgres import NoPostgresError, server
+
+    try:
+        with server() as running:
+            yield running
+    except NoPostgresError as error:
+        _missing(str(error))
+
+
 @pytest.fixture(autouse=True)
 def _needs(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("bitcoind"):

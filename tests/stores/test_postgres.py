@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from postgres import Proxy, Server, server
+from postgres import Proxy, Server
 
 from ldkjit import (
     ConfigError,
@@ -71,25 +71,25 @@ def test_random_cuts_leave_every_commit_once(postgres: Server, proxy: Proxy, sch
 
 
 def test_a_server_that_is_killed_and_started_again_is_waited_for(
-    caplog: pytest.LogCaptureFixture,
+    own_postgres: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with server() as own:
-        store = PostgresStore(own.conninfo())
-        store.load()
-        seq = 0
-        for _ in range(3):
-            for _ in range(20):
-                seq += 1
-                store.commit(seq, [Row("event", seq, "", bytes(1_000))])
-            own.kill()
-            back = threading.Timer(0.5, own.start)
-            back.start()
+    own = own_postgres
+    store = PostgresStore(own.conninfo())
+    store.load()
+    seq = 0
+    for _ in range(3):
+        for _ in range(20):
             seq += 1
-            store.commit(seq, [Row("event", seq, "", b"")])
-            back.join()
-        assert contents(store)[0] == seq
-        assert len(store.rows("event", 0, 1_000)) == seq
-        store.close()
+            store.commit(seq, [Row("event", seq, "", bytes(1_000))])
+        own.kill()
+        back = threading.Timer(0.5, own.start)
+        back.start()
+        seq += 1
+        store.commit(seq, [Row("event", seq, "", b"")])
+        back.join()
+    assert contents(store)[0] == seq
+    assert len(store.rows("event", 0, 1_000)) == seq
+    store.close()
     told = [record for record in caplog.records if record.name == "ldkjit.store"]
     assert {record.levelno for record in told} == {logging.WARNING}
     assert all("PostgresStore(127.0.0.1" in record.getMessage() for record in told)
@@ -260,21 +260,21 @@ def test_what_cannot_be_reached_or_used_is_told_without_the_password(postgres: S
     assert "hidden" not in str(refused.value)
 
 
-def test_a_server_that_forgets_is_refused() -> None:
-    with server() as own:
-        own.ask("ALTER SYSTEM SET fsync = off")
-        own.ask("SELECT pg_reload_conf()")
-        with pytest.raises(StoreError, match="fsync off"):
-            PostgresStore(own.conninfo()).load()
-        own.ask("ALTER SYSTEM RESET fsync")
-        own.ask("ALTER SYSTEM SET synchronous_commit = off")
-        own.ask("SELECT pg_reload_conf()")
-        store = PostgresStore(own.conninfo())
-        store.load()
-        assert store._connection is not None
-        found = store._connection.execute("SHOW synchronous_commit").fetchone()
-        assert found == ("on",)
-        store.close()
+def test_a_server_that_forgets_is_refused(own_postgres: Server) -> None:
+    own = own_postgres
+    own.ask("ALTER SYSTEM SET fsync = off")
+    own.ask("SELECT pg_reload_conf()")
+    with pytest.raises(StoreError, match="fsync off"):
+        PostgresStore(own.conninfo()).load()
+    own.ask("ALTER SYSTEM RESET fsync")
+    own.ask("ALTER SYSTEM SET synchronous_commit = off")
+    own.ask("SELECT pg_reload_conf()")
+    store = PostgresStore(own.conninfo())
+    store.load()
+    assert store._connection is not None
+    found = store._connection.execute("SHOW synchronous_commit").fetchone()
+    assert found == ("on",)
+    store.close()
 
 
 def test_importing_ldkjit_loads_no_driver() -> None:

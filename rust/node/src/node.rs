@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use crate::alarms::Alarms;
 use crate::audit::{self, STORE_FILE};
 use crate::backup::{self, Summary};
+use crate::books::Put;
 use crate::broadcast::Broadcaster;
 use crate::chain::bitcoind::Bitcoind;
 use crate::client::Client;
@@ -188,13 +189,8 @@ impl Node {
             .check(&boot.live)
             .map_err(NodeError::from)
             .and_then(|put| Ok((put, recovery::decide(&config, &boot, now_ms())?)));
-        let marker = match checked {
-            Ok((put, marker)) => {
-                if let Some((kind, key, value)) = put {
-                    journal.put(kind, key, value);
-                }
-                marker
-            }
+        let (identity, marker) = match checked {
+            Ok(checked) => checked,
             Err(error) => {
                 let _ = committer.shutdown().await;
                 return Err(error);
@@ -214,6 +210,7 @@ impl Node {
             journal,
             boot,
             &seed,
+            identity,
             marker,
         );
         // Boxed: the future of an assembly is large.
@@ -237,6 +234,7 @@ impl Node {
         journal: Journal,
         mut boot: Boot,
         seed: &Seed,
+        identity: Option<Put>,
         marker: Option<Marker>,
     ) -> Result<Arc<Self>, NodeError> {
         let journal = Arc::new(journal);
@@ -293,6 +291,10 @@ impl Node {
             Some(_) => recovery::LOOKAHEAD,
             None => wallet::LOOKAHEAD,
         };
+        if let Some((kind, key, value)) = identity {
+            // With the first that is written of a node, and not before: until then the store is new.
+            journal.put(kind, key, value);
+        }
         let wallet = Wallet::open(
             seed,
             config.network,

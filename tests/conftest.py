@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -14,6 +16,9 @@ from ldkjit.sandbox.bitcoind import BitcoindNotFoundError, find_bitcoind
 
 # importlib mode adds no folder to sys.path; programs.py and handmade.py are for all folders.
 sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from postgres import Server
 
 settings.register_profile("fast", max_examples=100, deadline=None)
 settings.register_profile("slow", max_examples=5_000, deadline=None)
@@ -37,6 +42,30 @@ def bitcoind() -> Path:
     except BitcoindNotFoundError as error:
         _missing(str(error))
         raise
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server that all tests share; each takes a schema of its own."""
+    from postgres import NoPostgresError, server
+
+    try:
+        with server() as running:
+            yield running
+    except NoPostgresError as error:
+        _missing(str(error))
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Server]:
+    """A PostgreSQL server that the test may kill."""
+    from postgres import NoPostgresError, server
+
+    try:
+        with server() as running:
+            yield running
+    except NoPostgresError as error:
+        _missing(str(error))
 
 
 @pytest.fixture(autouse=True)

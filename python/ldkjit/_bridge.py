@@ -12,8 +12,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from . import _store
 from ._hooks import HookRunner
 from .errors import ForkError, NodeStoppedError, WrongLoopError, from_native
+from .storage.protocol import Store
 
 _RESULT, _ERROR, _LOG, _QUESTION, _FORGET = range(5)
 _LEVELS = {
@@ -35,6 +37,10 @@ class NativeLike(Protocol):
 
     def call(self, id: int, method: str, params: str, /) -> None:
         """Start a method."""
+        ...
+
+    def use_store(self, door: Any, /) -> None:
+        """Keep everything in a store of Python's, from the start on."""
         ...
 
     def cancel(self, id: int, /) -> None:
@@ -98,6 +104,14 @@ class Bridge:
         self._loop.add_reader(descriptor, _drain, reference)
         if hooks is not None:
             hooks.start(self._native)
+
+    def use_store(self, store: Store) -> None:
+        """Keep everything in a store of Python's, from the start on."""
+        from ._ldkjit import StoreDoor
+
+        door = StoreDoor()
+        _store.serve(store, door)
+        self._native.use_store(door)
 
     def check(self) -> None:
         """Refuse whoever does not own the node.

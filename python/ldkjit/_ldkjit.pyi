@@ -1,11 +1,14 @@
 """The native module. Private: nothing here is stable; see docs/design/0002-interfaces.md."""
 
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 __all__ = [
     "Native",
     "Seen",
+    "StoreDoor",
     "backup",
+    "copy_store",
     "ledger_check",
     "opening_fee",
     "restore",
@@ -23,6 +26,9 @@ class Native:
 
     def call(self, id: int, method: str, params: str) -> None:
         """Start a method with JSON parameters; never blocks."""
+
+    def use_store(self, door: StoreDoor) -> None:
+        """Keep everything in a store of Python's; before the start."""
 
     def cancel(self, id: int) -> None:
         """Forget the answer. What moves money is not undone."""
@@ -44,6 +50,37 @@ class Native:
 
     def close(self) -> None:
         """End every thread, in bounded time; may be called again."""
+
+@final
+class StoreDoor:
+    """Where a node and a store of Python's meet: the store's thread takes and answers."""
+
+    def __new__(cls) -> StoreDoor: ...
+    def fileno(self) -> int:
+        """One byte can be read there for each ``take``."""
+
+    def take(self) -> tuple[Any, ...] | None:
+        """What is asked: its name and arguments; None when nobody will ask any more."""
+
+    def loaded(
+        self, seq: int, live: Sequence[tuple[str, str, bytes]], last_row: Mapping[str, int]
+    ) -> None:
+        """Answer ``load``."""
+
+    def value(self, value: bytes | None) -> None:
+        """Answer ``read``."""
+
+    def rows(self, rows: Sequence[tuple[int, str, bytes]]) -> None:
+        """Answer ``rows``."""
+
+    def done(self) -> None:
+        """Answer ``commit`` and ``close``."""
+
+    def failed(self, code: str, why: str, found: int | None, known: int | None) -> None:
+        """Answer anything with an error."""
+
+    def close(self) -> None:
+        """Nobody asks any more, and whoever waits for an answer has an error."""
 
 @final
 class Seen:
@@ -77,3 +114,6 @@ def restore(file: str, data_dir: str) -> tuple[bool, str]:
 
 def ledger_check(data_dir: str) -> tuple[bool, str]:
     """Check the ledger in a data directory: whether there is a verdict; it or the error."""
+
+def copy_store(source: StoreDoor | str, target: StoreDoor | str) -> tuple[bool, str]:
+    """Move a node from one store to another: whether it was done; what was moved or the error."""

@@ -15,6 +15,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     ValidationError,
     field_validator,
     model_validator,
@@ -28,6 +30,7 @@ from pydantic_settings import (
 
 from .amounts import Msat, sat
 from .errors import ConfigError
+from .storage import PostgresStore, Store
 
 
 def _between(low: int, high: int, unit: str) -> AfterValidator:
@@ -60,6 +63,20 @@ def _host_port(value: str) -> str:
     if not (host and colon and port.isascii() and port.isdigit() and int(port) <= 65_535):
         raise ValueError('accepts "host:port", the port from 0 to 65535')
     return value
+
+
+def _store(value: Any) -> Any:
+    if isinstance(value, str):
+        if value in ("sqlite", "memory"):
+            return value
+        if re.match("postgres(ql)?://", value):
+            return PostgresStore(value)
+    elif isinstance(value, Store) and not isinstance(value, type):
+        return value
+    raise ValueError(
+        'accepts "sqlite", "memory", "postgresql://user@host/database" or an object that has'
+        " the methods of ldkjit.storage.Store"
+    )
 
 
 NodeId = Annotated[str, AfterValidator(_node_id)]
@@ -553,7 +570,9 @@ class NodeConfig(Config):
             that are not set are lower there: 3 open orders a client and 100 in all, 500,000 sat
             exposure to one client and 5,000,000 in all, 1 unclaimed channel, channels up to
             2,000,000 sat.
-        store: ``"sqlite"``, or ``"memory"`` for tests: then everything is lost at the end.
+        store: ``"sqlite"``, in the data folder; ``"memory"`` for tests: then everything is lost at
+            the end; ``"postgresql://user@host/database"``; or an object that does what
+            ``ldkjit.storage.Store`` says. Wherever it is, the words stay in the data folder.
         mnemonic: 12 to 24 BIP 39 words; by default made at the first start. Either way they lie in
             the data folder, readable by its owner alone.
         recover: Bring home what a restored store held, or what these ``mnemonic`` words hold in an
@@ -579,7 +598,11 @@ class NodeConfig(Config):
     chain: Bitcoind
     network: Literal["bitcoin", "testnet", "testnet4", "signet", "regtest"] = "bitcoin"
     mainnet: bool = False
-    store: Literal["sqlite", "memory"] = "sqlite"
+    store: Annotated[
+        Literal["sqlite", "memory"] | Store,
+        PlainValidator(_store),
+        PlainSerializer(lambda value: value if isinstance(value, str) else "external"),
+    ] = "sqlite"
     mnemonic: str | None = Field(default=None, repr=False)
     recover: bool = False
     listen: list[HostPort] = Field(default_factory=list)

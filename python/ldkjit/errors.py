@@ -185,6 +185,18 @@ class StoreNetworkError(StoreError):
     code = "store_network"
 
 
+class StoreOtherNodeError(StoreError):
+    """The store belongs to another node: it has other words."""
+
+    code = "store_other_node"
+
+
+class StoreFencedError(StoreError):
+    """Another process took the store over: this node has stopped and wrote no more."""
+
+    code = "store_fenced"
+
+
 class PeerError(LdkJitError):
     """A peer could not be reached or broke the connection."""
 

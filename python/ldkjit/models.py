@@ -403,7 +403,7 @@ class LostChannel(Model):
 class Recovery(Model):
     """How far a node is that only brings home what it held."""
 
-    origin: Literal["backup", "words", "stale_store"] = Field(validation_alias="from")
+    origin: Literal["backup", "words", "stale_store", "moved"] = Field(validation_alias="from")
     """What it comes back from."""
     since: Time = Field(validation_alias="since_ms")
     """How old what it knows is."""

@@ -177,6 +177,7 @@ class Node:
             ChainError: bitcoind cannot be reached or is on another network.
             StoreLockedError: Another process has the store open.
             StoreCopyError: Another copy of this node runs.
+            StoreOtherNodeError: The store belongs to another node.
             RecoveryNeededError: The store was restored: say ``NodeConfig.recover``.
             StoreError: The store cannot be read.
         """
@@ -190,6 +191,8 @@ class Node:
                 config["lsp"]["policy"]["hooks"] = hooks.places()
             bridge = Bridge(self._make_native, hooks)
             try:
+                if not isinstance(self.config.store, str):
+                    bridge.use_store(self.config.store)
                 told = await bridge.call("start", **config)
             except BaseException:
                 bridge.close()

@@ -120,8 +120,8 @@ class Lives(Stage):
             try:
                 await wallet.start()
             except CallError as error:
-                # bitcoind is away, and says so.
-                if error.code != "chain":
+                # bitcoind or a database is away, and says so.
+                if error.code not in ("chain", "store"):
                     raise
                 return False
             return True

@@ -1,6 +1,7 @@
 //! One node as a process of its own: JSON lines in, JSON lines out, so that the soak can kill it at any moment.
 //!
-//! The first line is `{"config", "trouble"}`, trouble being what is to go wrong in this run; every other is
+//! The first line is `{"config", "trouble", "store"}`, trouble being what is to go wrong in this run, and store the command
+//! that serves an external store, if the configuration asks for one; every other is
 //! `{"id", "method", "params"}`. The end of the input stops the node.
 
 #![allow(
@@ -10,6 +11,8 @@
     clippy::panic,
     clippy::indexing_slicing
 )]
+
+mod piped;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use ldkjit_node::error::NodeError;
 use ldkjit_node::log::Log;
 use ldkjit_node::lsp::Fault as Cheat;
 use ldkjit_node::node::Node;
-use ldkjit_node::store::Fault;
+use ldkjit_node::store::{Fault, Store};
 use ldkjit_node::{api, log::Record};
 use lightning::events::bump_transaction::WalletSource;
 use lightning::util::logger::Level;
@@ -123,7 +126,9 @@ async fn main() {
         None => Level::Info,
     };
     let log = Arc::new(Log::new(level, Arc::new(write_log)));
-    let node = match Node::start(config, log).await {
+    let command: Option<Vec<String>> = serde_json::from_value(first["store"].clone()).unwrap();
+    let store = command.map(|c| Box::new(piped::PipedStore::start(&c)) as Box<dyn Store>);
+    let node = match Node::start_on(config, store, log).await {
         Ok(node) => node,
         Err(error) => {
             say(&json!({"failed": show(&error)}));

@@ -29,6 +29,7 @@ class Process:
         name: Its folder and log.
         status: What it said of itself when it last started.
         trouble: What is to go wrong in its next run only, as node.rs reads it.
+        store: The command that serves its store, if that is an external one.
         died_at: The named moment at which it last ended itself, if it did.
         stopped: The code of the error with which it last stopped by itself, if it did.
         killed: It was, in this run.
@@ -48,6 +49,7 @@ class Process:
         self.config = {**config, "data_dir": str(folder / name), "alias": name}
         self.status: dict[str, Any] = {}
         self.trouble: dict[str, Any] = {}
+        self.store: list[str] | None = None
         self.died_at: str | None = None
         self.stopped: str | None = None
         self.killed = False
@@ -82,7 +84,7 @@ class Process:
         self.dead.clear()
         self._started = asyncio.get_running_loop().create_future()
         self._reader = asyncio.create_task(self._read(self._process))
-        self._write({"config": self.config, "trouble": trouble})
+        self._write({"config": self.config, "trouble": trouble, "store": self.store})
         self.status = await asyncio.wait_for(self._started, timeout)
 
     async def call(self, method: str, timeout: float = 40.0, **params: Any) -> Any:

@@ -25,6 +25,7 @@ from ldkjit import (
     WebhookConfig,
     sat,
 )
+from ldkjit.storage import MemoryStore, PostgresStore
 
 ID = "02" + "ab" * 32
 CHAIN = Bitcoind("http://127.0.0.1:18443", user="u", password="secret-p")
@@ -259,3 +260,30 @@ def test_an_unusable_file_is_a_config_error(tmp_path: Path) -> None:
             (tmp_path / name).write_text(text)
         with pytest.raises(ConfigError):
             NodeConfig.load(tmp_path / name)
+
+
+def test_a_store_is_named_given_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(store: Any) -> Any:
+        return NodeConfig(network="regtest", data_dir=Path("d"), chain=CHAIN, store=store)
+
+    own = MemoryStore()
+    assert of("memory").store == "memory"
+    assert of(own).store is own
+    assert of(own).model_dump(mode="json")["store"] == "external"
+    database = of("postgresql://me:hidden@db/shop").store
+    assert isinstance(database, PostgresStore)
+    assert "hidden" not in repr(of(database))
+    for wrong in ("redis", 5, None, MemoryStore, object()):
+        with pytest.raises(ConfigError, match="store: accepts") as refused:
+            of(wrong)
+        assert "hidden" not in str(refused.value)
+    file = tmp_path / "node.toml"
+    file.write_text(
+        'data_dir = "d"\nnetwork = "regtest"\nstore = "postgresql://db/file"\n'
+        '[chain]\nurl = "http://127.0.0.1:1"\nuser = "u"\npassword = "p"\n'
+    )
+    assert "db/file" in repr(NodeConfig.load(file).store)
+    monkeypatch.setenv("LDKJIT_STORE", "postgresql://db/environment")
+    assert "db/environment" in repr(NodeConfig.load(file).store)
+    monkeypatch.setenv("LDKJIT_STORE", "memory")
+    assert NodeConfig.load(file).store == "memory"

@@ -199,3 +199,37 @@ def ledger_check(
     else:
         show(verdict, Console())
     raise typer.Exit(0 if verdict.ok else 1)
+
+
+store_app = typer.Typer(help="Where a node keeps everything.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+_PLACE = "a data directory (SQLite), postgresql://…, or module:name of a store of yours"
+
+
+@store_app.command("copy")
+def store_copy(
+    source: Annotated[str, typer.Argument(help=f"Where the stopped node is: {_PLACE}.")],
+    target: Annotated[str, typer.Argument(help="Where it shall be, likewise; a new store.")],
+    source_schema: Annotated[str, typer.Option(help="PostgreSQL's schema.")] = "ldkjit",
+    target_schema: Annotated[str, typer.Option(help="PostgreSQL's schema.")] = "ldkjit",
+    as_json: Annotated[bool, _AS_JSON] = False,
+) -> None:
+    """Move a node, which must not run, from one store to another. The words stay where they are.
+
+    Afterwards the first store starts no more, but to recover. If it is interrupted, run it again.
+
+    Exits with 0, or with 2 if a store is in use, is not what it should be, or fails.
+    """
+    from .stores import copy_store, find_store, show_moved
+
+    try:
+        what = copy_store(
+            find_store(source, source_schema, new=False),
+            find_store(target, target_schema, new=True),
+        )
+    except LdkJitError as error:
+        raise _fail(error) from error
+    if as_json:
+        print(json.dumps(what, indent=2))
+    else:
+        show_moved(what, Console())

@@ -19,13 +19,13 @@ use crate::broadcast::Broadcaster;
 use crate::closings::Closings;
 use crate::commit::Boot;
 use crate::convert;
-use crate::error::{NodeError, StoreError};
+use crate::error::NodeError;
 use crate::fees::{FeeConfig, Fees};
 use crate::journal::{Journal, LEDGER};
 use crate::keys::{Keys, Seed};
 use crate::ldk::{self, Graph, Parts};
 use crate::log::Log;
-use crate::store::{Loaded, SqliteStore, Store};
+use crate::store::{Loaded, Row, SqliteStore, Store};
 use crate::sync::lock;
 use crate::wallet::{Wallet, LOOKAHEAD};
 
@@ -54,28 +54,62 @@ pub async fn check(
     network: Network,
     seed: &Seed,
 ) -> Result<Verdict, NodeError> {
-    let Loaded { live, last_row, .. } = store.load()?;
-    let audit = rows(&mut store, last_row.get(LEDGER).copied().unwrap_or(0))?;
+    let loaded = store.load()?;
+    let mut rows = Rows::of(&loaded);
+    while rows.missing() {
+        rows.take(&store.rows(LEDGER, rows.after, PAGE)?);
+    }
     drop(store);
-    let truth = collect(live, network, seed).await?;
-    Ok(audit.finish(&truth))
+    let truth = collect(loaded.live, network, seed).await?;
+    Ok(rows.audit.finish(&truth))
 }
 
-fn rows(store: &mut impl Store, last: u64) -> Result<Audit, StoreError> {
-    let mut audit = Audit::default();
-    let mut after = 0;
-    while after < last {
-        let page = store.rows(LEDGER, after, PAGE)?;
-        let Some(end) = page.last().map(|row| row.seq) else {
-            break;
-        };
-        // A memory store goes on growing under our hands.
-        for row in page.iter().filter(|row| row.seq <= last) {
-            audit.row(row.seq, &row.value);
-        }
-        after = end;
+/// Checks the ledger of a node that runs, by its committer.
+///
+/// # Errors
+/// `store_corrupt`, and what the store answers.
+pub async fn check_journal(
+    journal: &Journal,
+    network: Network,
+    seed: &Seed,
+) -> Result<Verdict, NodeError> {
+    let loaded = journal.load().await?;
+    let mut rows = Rows::of(&loaded);
+    while rows.missing() {
+        rows.take(&journal.rows(LEDGER, rows.after, PAGE).await?);
     }
-    Ok(audit)
+    let truth = collect(loaded.live, network, seed).await?;
+    Ok(rows.audit.finish(&truth))
+}
+
+/// The ledger's rows up to one commit, read page by page.
+struct Rows {
+    audit: Audit,
+    after: u64,
+    last: u64,
+}
+
+impl Rows {
+    fn of(loaded: &Loaded) -> Self {
+        Self {
+            audit: Audit::default(),
+            after: 0,
+            last: loaded.last_row.get(LEDGER).copied().unwrap_or(0),
+        }
+    }
+
+    fn missing(&self) -> bool {
+        self.after < self.last
+    }
+
+    fn take(&mut self, page: &[Row]) {
+        // The store of a node that runs goes on growing.
+        for row in page.iter().filter(|row| row.seq <= self.last) {
+            self.audit.row(row.seq, &row.value);
+        }
+        // A row that is not there is for the audit to find.
+        self.after = page.last().map_or(self.last, |row| row.seq);
+    }
 }
 
 /// What wallet and LDK hold, from what a store has of them.

@@ -431,6 +431,7 @@ impl Worker {
                 });
                 let _ = answer.send(found);
             }
+            Ask::Load { answer } => drop(answer.send(self.store.load())),
         }
         Ok(())
     }
@@ -677,6 +678,9 @@ mod tests {
     struct Panics;
     impl Store for Panics {
         fn load(&mut self) -> Result<Loaded, StoreError> {
+            Ok(Loaded::default())
+        }
+        fn load_all(&mut self) -> Result<Loaded, StoreError> {
             Ok(Loaded::default())
         }
         fn commit(&mut self, _: u64, _: &[Op]) -> Result<(), StoreError> {

@@ -33,6 +33,8 @@ pub enum StoreKind {
     Sqlite,
     /// Nothing survives: for tests and experiments.
     Memory,
+    /// One that is given at the start: PostgreSQL, or the user's own.
+    External,
 }
 
 /// The chain source.

@@ -225,6 +225,13 @@ pub enum StoreError {
         /// The network wanted.
         wanted: String,
     },
+    /// The store belongs to another node.
+    Other {
+        /// The node found.
+        found: String,
+        /// The node wanted.
+        wanted: String,
+    },
     /// A commit that does not follow the last one: another writer, or a defect.
     Sequence {
         /// The only number that would have been taken.
@@ -232,6 +239,8 @@ pub enum StoreError {
         /// The number given.
         got: u64,
     },
+    /// Another process took the store over: this one writes no more.
+    Fenced(String),
     /// The disk, the database or the user's store failed.
     Failed(String),
     /// The store was closed before this could be done.
@@ -265,7 +274,11 @@ impl fmt::Display for StoreError {
             Self::Network { found, wanted } => {
                 write!(f, "the store is of network {found}, not {wanted}")
             }
+            Self::Other { found, wanted } => {
+                write!(f, "the store is of node {found}, not {wanted}")
+            }
             Self::Sequence { expected, got } => write!(f, "commit {got} where {expected} was due"),
+            Self::Fenced(why) => write!(f, "the store was taken over by another process: {why}"),
             Self::Failed(why) => write!(f, "the store failed: {why}"),
             Self::Closed => write!(f, "the store is closed"),
         }
@@ -296,6 +309,9 @@ impl From<StoreError> for NodeError {
             }
             StoreError::Network { found, wanted } => Self::new("store_network", message)
                 .with(json!({ "found": found, "wanted": wanted })),
+            StoreError::Other { found, wanted } => Self::new("store_other_node", message)
+                .with(json!({ "found": found, "wanted": wanted })),
+            StoreError::Fenced(_) => Self::new("store_fenced", message),
             StoreError::Sequence { .. } | StoreError::Failed(_) => Self::new("store", message),
             StoreError::Closed => Self::stopped(message),
         }

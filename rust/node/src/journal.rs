@@ -5,7 +5,7 @@
 use crate::books::Put;
 use crate::error::StoreError;
 use crate::log::now_ms;
-use crate::store::{Op, Row};
+use crate::store::{Loaded, Op, Row};
 use crate::sync::{lock, read};
 use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::seal::{seal, Link};
@@ -81,6 +81,9 @@ pub(crate) enum Ask {
         after: u64,
         limit: usize,
         answer: oneshot::Sender<Result<Vec<Row>, StoreError>>,
+    },
+    Load {
+        answer: oneshot::Sender<Result<Loaded, StoreError>>,
     },
 }
 
@@ -180,6 +183,7 @@ impl Shared {
             match ask {
                 Ask::Read { answer, .. } => drop(answer.send(Err(why.clone()))),
                 Ask::Rows { answer, .. } => drop(answer.send(Err(why.clone()))),
+                Ask::Load { answer } => drop(answer.send(Err(why.clone()))),
             }
         }
         drop(state);
@@ -293,7 +297,7 @@ impl Journal {
             let value = value(seq);
             state.append(
                 Op::Row {
-                    kind,
+                    kind: kind.into(),
                     seq,
                     key: key.into(),
                     value,
@@ -327,7 +331,7 @@ impl Journal {
             let (value, link) = seal(state.link, seq, now_ms(), entry);
             state.link = link;
             let row = Op::Row {
-                kind: LEDGER,
+                kind: LEDGER.into(),
                 seq,
                 key: String::new(),
                 value,
@@ -393,6 +397,14 @@ impl Journal {
             limit,
             answer,
         });
+        async move { future.await.unwrap_or(Err(StoreError::Closed)) }
+    }
+
+    /// Everything live as of the last commit, without what is queued. No commit is made while it is read.
+    /// Never awaited by a holder of the [`Journal::gate`].
+    pub fn load(&self) -> impl Future<Output = Result<Loaded, StoreError>> + Send + 'static {
+        let (answer, future) = oneshot::channel();
+        self.ask(Ask::Load { answer });
         async move { future.await.unwrap_or(Err(StoreError::Closed)) }
     }
 

@@ -31,6 +31,7 @@ mod fuzz_twins;
 pub mod handler;
 pub mod handover;
 pub mod https;
+pub mod identity;
 pub mod inbound;
 pub mod journal;
 pub mod keys;

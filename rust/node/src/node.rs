@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use crate::alarms::Alarms;
 use crate::audit::{self, STORE_FILE};
 use crate::backup::{self, Summary};
+use crate::books::Put;
 use crate::broadcast::Broadcaster;
 use crate::chain::bitcoind::Bitcoind;
 use crate::client::Client;
@@ -36,6 +37,7 @@ use crate::events::Events;
 use crate::fees::{FeeConfig, Fees};
 use crate::forced::Forced;
 use crate::handover::HandOver;
+use crate::identity::Identity;
 use crate::inbound::{Fallen, Inbound};
 use crate::journal::{Journal, LEDGER};
 use crate::keys::{Keys, Seed, SEED_FILE};
@@ -150,8 +152,6 @@ pub struct Node {
     /// Opens whose callers wait.
     pub(crate) opens: Mutex<HashMap<u128, oneshot::Sender<Result<ChannelId, String>>>>,
     committer: Arc<Committer>,
-    /// The store, if it is in memory: whoever else wants to read it has no file to open.
-    memory: Option<MemoryStore>,
     tasks: Mutex<Option<JoinSet<()>>>,
     stopping: tokio::sync::Mutex<()>,
     runtime: tokio::runtime::Handle,
@@ -159,22 +159,44 @@ pub struct Node {
 }
 
 impl Node {
+    /// As [`Node::start_on`], with a store of this crate's.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start(config: Config, log: Arc<Log>) -> Result<Arc<Self>, NodeError> {
+        Self::start_on(config, None, log).await
+    }
+
     /// Starts a node on the current tokio runtime; it is in step with the chain and listens when this returns.
     ///
     /// # Errors
-    /// `config`, `chain`, `store_locked`, `store_copy`, `store_corrupt`, `store_version`, `store_network`,
-    /// `recovery_needed`.
-    pub async fn start(mut config: Config, log: Arc<Log>) -> Result<Arc<Self>, NodeError> {
+    /// `config`, `chain`, `store`, `store_locked`, `store_copy`, `store_corrupt`, `store_version`, `store_network`,
+    /// `store_other_node`, `recovery_needed`.
+    pub async fn start_on(
+        mut config: Config,
+        external: Option<Box<dyn Store>>,
+        log: Arc<Log>,
+    ) -> Result<Arc<Self>, NodeError> {
         let runtime = tokio::runtime::Handle::current();
         let hooked = config.lsp.as_ref().map(|lsp| !lsp.policy.hooks.is_empty());
         if hooked == Some(true) && config.desk.is_none() {
             return Err(NodeError::config("lsp.policy.hooks: nobody carries them"));
         }
-        let (store, memory, seed) = open_store(&config, &log)?;
-        let (committer, journal, boot) = Committer::start(store, log.clone())?;
+        let (store, seed) = open_store(&config, external, &log)?;
+        let identity = Identity::new(config.network, seed.node_id()?.to_string());
+        let committing = log.clone();
+        // Not on a thread that others need: a store may be far away.
+        let (committer, journal, boot) =
+            tokio::task::spawn_blocking(move || Committer::start(store, committing))
+                .await
+                .map_err(|e| NodeError::internal(format!("the store: {e}")))??;
         let committer = Arc::new(committer);
-        let marker = match recovery::decide(&config, &boot, now_ms()) {
-            Ok(marker) => marker,
+        let checked = identity
+            .check(&boot.live)
+            .map_err(NodeError::from)
+            .and_then(|put| Ok((put, recovery::decide(&config, &boot, now_ms())?)));
+        let (identity, marker) = match checked {
+            Ok(checked) => checked,
             Err(error) => {
                 let _ = committer.shutdown().await;
                 return Err(error);
@@ -194,7 +216,7 @@ impl Node {
             journal,
             boot,
             &seed,
-            memory,
+            identity,
             marker,
         );
         // Boxed: the future of an assembly is large.
@@ -218,7 +240,7 @@ impl Node {
         journal: Journal,
         mut boot: Boot,
         seed: &Seed,
-        memory: Option<MemoryStore>,
+        identity: Option<Put>,
         marker: Option<Marker>,
     ) -> Result<Arc<Self>, NodeError> {
         let journal = Arc::new(journal);
@@ -275,6 +297,10 @@ impl Node {
             Some(_) => recovery::LOOKAHEAD,
             None => wallet::LOOKAHEAD,
         };
+        if let Some((kind, key, value)) = identity {
+            // With the first that is written of a node, and not before: until then the store is new.
+            journal.put(kind, key, value);
+        }
         let wallet = Wallet::open(
             seed,
             config.network,
@@ -449,7 +475,6 @@ impl Node {
             recovery,
             wake,
             committer,
-            memory,
             runtime,
         });
         {
@@ -513,10 +538,17 @@ impl Node {
     /// Writes this node into a new file, as it is in one commit.
     ///
     /// # Errors
-    /// As [`backup::backup`]; `config` for a store in memory.
+    /// As [`backup::backup`]; `config` for a store that is no file.
     pub async fn backup(&self, to: std::path::PathBuf) -> Result<Summary, NodeError> {
-        if self.memory.is_some() {
-            return Err(NodeError::config("a store in memory has no backup"));
+        match self.config.store {
+            StoreKind::Sqlite => {}
+            StoreKind::Memory => return Err(NodeError::config("a store in memory has no backup")),
+            StoreKind::External => {
+                return Err(NodeError::config(
+                    "only a SQLite store is backed up from here: back up the database, or stop the node and move it to \
+                     SQLite with `ldkjit store copy`",
+                ))
+            }
         }
         self.parts.journal.durable().await?;
         let folder = self.config.data_dir.clone();
@@ -763,15 +795,19 @@ impl Node {
     /// When the store or the seed cannot be read.
     pub async fn ledger_check(&self) -> Result<Verdict, NodeError> {
         self.parts.journal.durable().await?;
-        let (memory, network) = (self.memory.clone(), self.config.network);
+        let (kind, network) = (self.config.store, self.config.network);
         let folder = self.config.data_dir.clone();
+        let journal = self.parts.journal.clone();
         let runtime = self.runtime.clone();
         // A long history takes a while to read: not on a thread that others need.
         let check = tokio::task::spawn_blocking(move || {
             runtime.block_on(async {
-                match memory {
-                    Some(store) => audit::check(store, network, &Seed::read(&folder)?).await,
-                    None => audit::check_dir(&folder).await,
+                match kind {
+                    StoreKind::Sqlite => audit::check_dir(&folder).await,
+                    // There is no file to read beside the committer: it is asked.
+                    StoreKind::Memory | StoreKind::External => {
+                        audit::check_journal(&journal, network, &Seed::read(&folder)?).await
+                    }
                 }
             })
         });
@@ -927,9 +963,11 @@ pub(crate) fn descriptor_sat(descriptor: &lightning::sign::SpendableOutputDescri
     }
 }
 
-type Opened = (Box<dyn Store>, Option<MemoryStore>, Seed);
-
-fn open_store(config: &Config, log: &Arc<Log>) -> Result<Opened, NodeError> {
+fn open_store(
+    config: &Config,
+    external: Option<Box<dyn Store>>,
+    log: &Arc<Log>,
+) -> Result<(Box<dyn Store>, Seed), NodeError> {
     // Before a seed is made that nobody wants.
     if config.recover && config.mnemonic.is_none() && !config.data_dir.join(SEED_FILE).exists() {
         return Err(NodeError::config(
@@ -942,9 +980,11 @@ fn open_store(config: &Config, log: &Arc<Log>) -> Result<Opened, NodeError> {
             config.data_dir.display()
         ))
     })?;
-    let memory = (config.store == StoreKind::Memory).then(MemoryStore::new);
     let mut store: Box<dyn Store> = match config.store {
-        StoreKind::Memory => Box::new(memory.clone().unwrap_or_default()),
+        StoreKind::External => {
+            external.ok_or_else(|| NodeError::config("store: none was given at the start"))?
+        }
+        StoreKind::Memory => Box::new(MemoryStore::new()),
         StoreKind::Sqlite => Box::new(crate::store::SqliteStore::open(
             &config.data_dir.join(STORE_FILE),
             config.network,
@@ -964,5 +1004,5 @@ fn open_store(config: &Config, log: &Arc<Log>) -> Result<Opened, NodeError> {
             format_args!("a second copy of this node would not be noticed: {error}"),
         ),
     }
-    Ok((store, memory, seed))
+    Ok((store, seed))
 }

@@ -88,6 +88,8 @@ pub enum Origin {
     Words,
     /// Its own store, which a peer has proven to be old.
     StaleStore,
+    /// A store from which it has moved to another.
+    Moved,
 }
 
 /// What a store says of itself if its node may only recover.
@@ -148,6 +150,7 @@ pub fn decide(config: &Config, boot: &Boot, now_ms: u64) -> Result<Option<Marker
                 Origin::Backup => "this node was restored from a backup",
                 Origin::Words => "this node was made of its words",
                 Origin::StaleStore => "a peer has proven that this node's store is old",
+                Origin::Moved => "this node has moved to another store",
             };
             Err(NodeError::new(
                 "recovery_needed",

@@ -15,12 +15,15 @@ use ldkjit_node::error::NodeError;
 use ldkjit_node::log::{parse_level, Log, Record};
 use ldkjit_node::lsp::hooks::{Asker, Desk};
 use ldkjit_node::node::Node;
+use ldkjit_node::store::Store;
 use ldkjit_node::sync::lock;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use serde_json::{json, Value};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::AbortHandle;
+
+use crate::store::StoreDoor;
 
 /// What a drained item is.
 const RESULT: u8 = 0;
@@ -134,6 +137,8 @@ struct Shared {
     phase: Mutex<Phase>,
     /// Calls without an answer yet; a handle for those that only wait.
     calls: Mutex<HashMap<u64, Option<AbortHandle>>>,
+    /// A store in Python, until the start takes it.
+    store: Mutex<Option<Box<dyn Store>>>,
 }
 
 /// Brings questions to the hooks.
@@ -224,7 +229,8 @@ impl Shared {
                 weak.upgrade()
                     .is_some_and(|shared| shared.outbox.push_record(&record))
             });
-            Node::start(config, Arc::new(Log::new(level, sink))).await
+            let store = lock(&self.store).take();
+            Node::start_on(config, store, Arc::new(Log::new(level, sink))).await
         }
         .await;
         match started {
@@ -275,10 +281,16 @@ impl Native {
                 desk: Mutex::default(),
                 phase: Mutex::default(),
                 calls: Mutex::default(),
+                store: Mutex::default(),
             }),
             runtime: Mutex::new(Some(runtime)),
             pid: std::process::id(),
         })
+    }
+
+    /// Keeps everything in a store in Python; before the start, for a configuration that says so.
+    fn use_store(&self, door: &StoreDoor) {
+        *lock(&self.shared.store) = Some(door.store());
     }
 
     /// Readable when `drain` has something.
@@ -376,6 +388,8 @@ impl Native {
         if let Phase::Running(node) = phase {
             let _ = runtime.block_on(async { tokio::time::timeout(CLOSE, node.stop()).await });
         }
+        // One that no start took: its thread ends.
+        drop(lock(&self.shared.store).take());
         runtime.shutdown_timeout(THREADS);
         // A start that was under way may have ended after that look: its node goes with its runtime.
         *lock(&self.shared.phase) = Phase::Stopped;

@@ -3,6 +3,7 @@
 
 mod bridge;
 mod check;
+mod store;
 mod webhook;
 
 use pyo3::prelude::*;
@@ -14,6 +15,8 @@ mod _ldkjit {
 
     #[pymodule_export]
     use crate::bridge::Native;
+    #[pymodule_export]
+    use crate::store::StoreDoor;
     #[pymodule_export]
     use crate::webhook::SeenOnes;
 
@@ -41,6 +44,17 @@ mod _ldkjit {
         data_dir: std::path::PathBuf,
     ) -> (bool, String) {
         py.detach(|| crate::check::told(ldkjit_node::backup::restore(&file, &data_dir)))
+    }
+
+    /// Moves a node, which must not run, from one store to another.
+    #[pyfunction]
+    fn copy_store(
+        py: Python<'_>,
+        source: crate::store::Place<'_>,
+        target: crate::store::Place<'_>,
+    ) -> (bool, String) {
+        let (source, target) = (source.settle(), target.settle());
+        py.detach(|| crate::check::told(crate::store::copy(source, target)))
     }
 
     /// Checks a notification that came to a webhook: whether it is this LSP's; what it says or the error, as JSON.

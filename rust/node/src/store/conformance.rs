@@ -20,7 +20,7 @@ fn del(kind: &str, key: &str) -> Op {
 }
 fn row(kind: &'static str, seq: u64, key: &str, value: &[u8]) -> Op {
     Op::Row {
-        kind,
+        kind: kind.into(),
         seq,
         key: key.into(),
         value: value.into(),
@@ -128,6 +128,9 @@ fn conforms(reopen: &mut dyn FnMut(Option<Box<dyn Store>>) -> Box<dyn Store>) {
         .map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), c.as_bytes().to_vec()))
         .collect();
     assert_eq!(live(&mut *s), expected);
+    let all = s.load_all().unwrap();
+    let archived = ("archive/p".to_owned(), "z".to_owned(), b"old".to_vec());
+    assert!(all.live.len() == 4 && all.live.contains(&archived));
     assert_eq!(s.read("archive/p", "z").unwrap(), Some(b"old".to_vec()));
 
     // Large values, odd keys, an empty batch.

@@ -46,6 +46,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.load()
     }
 
+    fn load_all(&mut self) -> Result<Loaded, StoreError> {
+        self.inner.load_all()
+    }
+
     fn commit(&mut self, seq: u64, batch: &[Op]) -> Result<(), StoreError> {
         self.commits = self.commits.saturating_add(1);
         let failed = || StoreError::Failed("as the test asked".into());

@@ -168,6 +168,9 @@ impl Store for Only {
     fn load(&mut self) -> Result<Loaded, StoreError> {
         self.store.load()
     }
+    fn load_all(&mut self) -> Result<Loaded, StoreError> {
+        self.store.load_all()
+    }
     fn commit(&mut self, seq: u64, batch: &[Op]) -> Result<(), StoreError> {
         self.store.commit(seq, batch)
     }

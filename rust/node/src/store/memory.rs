@@ -36,11 +36,16 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
+        let mut all = self.load_all()?;
+        all.live.retain(|(kind, _, _)| !kind.starts_with(ARCHIVE));
+        Ok(all)
+    }
+
+    fn load_all(&mut self) -> Result<Loaded, StoreError> {
         let content = self.open()?;
         let live = content
             .live
             .iter()
-            .filter(|((kind, _), _)| !kind.starts_with(ARCHIVE))
             .map(|((kind, key), value)| (kind.clone(), key.clone(), value.clone()))
             .collect();
         Ok(Loaded {
@@ -69,7 +74,7 @@ impl Store for MemoryStore {
                 } => {
                     content
                         .history
-                        .entry((*kind).to_owned())
+                        .entry(kind.clone().into_owned())
                         .or_default()
                         .push((key.clone(), value.clone()));
                 }

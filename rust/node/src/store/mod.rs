@@ -1,5 +1,6 @@
 //! What a store must do: five methods over ordered batches.
 
+mod copy;
 mod faulty;
 pub(crate) mod lock;
 mod memory;
@@ -9,11 +10,13 @@ mod sqlite;
 mod conformance;
 
 pub use crate::error::StoreError;
+pub use copy::{copy, Moved};
 pub use faulty::{Fault, FaultyStore};
 pub use memory::MemoryStore;
 pub(crate) use sqlite::Mark;
 pub use sqlite::SqliteStore;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The version of what is stored. A store written by a later release is refused.
@@ -44,7 +47,7 @@ pub enum Op {
     /// Appends to the history of `kind`. Rows are never changed.
     Row {
         /// Which history.
-        kind: &'static str,
+        kind: Cow<'static, str>,
         /// One more than the last of this kind; the first is 1.
         seq: u64,
         /// By what it may be found.
@@ -78,8 +81,11 @@ pub struct Loaded {
 
 /// A place where batches are kept. Used by one thread at a time.
 pub trait Store: Send {
-    /// Everything live. Called once, before anything else.
+    /// Everything live. Called before anything else, and again by whoever wants to see all of a commit.
     fn load(&mut self) -> Result<Loaded, StoreError>;
+
+    /// As [`Store::load`], with the kinds that start with `archive/`: for moving to another store.
+    fn load_all(&mut self) -> Result<Loaded, StoreError>;
 
     /// Writes the batch, all or nothing, durable on return. `seq` is the last commit's number plus one;
     /// anything else is refused with [`StoreError::Sequence`].
@@ -98,6 +104,9 @@ pub trait Store: Send {
 impl<S: Store + ?Sized> Store for Box<S> {
     fn load(&mut self) -> Result<Loaded, StoreError> {
         (**self).load()
+    }
+    fn load_all(&mut self) -> Result<Loaded, StoreError> {
+        (**self).load_all()
     }
     fn commit(&mut self, seq: u64, batch: &[Op]) -> Result<(), StoreError> {
         (**self).commit(seq, batch)
@@ -123,20 +132,20 @@ pub(crate) fn follows(last: u64, got: u64) -> Result<(), StoreError> {
 }
 
 /// Checks the numbers of a batch's rows and answers what the last ones will be.
-pub(crate) fn rows_follow(
+pub(crate) fn rows_follow<'a>(
     last_row: &BTreeMap<String, u64>,
-    batch: &[Op],
-) -> Result<BTreeMap<&'static str, u64>, StoreError> {
+    batch: &'a [Op],
+) -> Result<BTreeMap<&'a str, u64>, StoreError> {
     let mut next = BTreeMap::new();
     for op in batch {
         if let Op::Row { kind, seq, .. } = op {
             let last = next
-                .get(kind)
-                .or_else(|| last_row.get(*kind))
+                .get(&**kind)
+                .or_else(|| last_row.get(&**kind))
                 .copied()
                 .unwrap_or(0);
             follows(last, *seq)?;
-            next.insert(*kind, *seq);
+            next.insert(&**kind, *seq);
         }
     }
     Ok(next)

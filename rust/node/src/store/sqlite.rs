@@ -18,6 +18,9 @@ CREATE TABLE kv(kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, UNIQ
 CREATE TABLE history(kind TEXT NOT NULL, seq INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY(kind, seq));
 CREATE INDEX history_by_key ON history(kind, key, seq);
 ";
+/// What leads from each version of the tables to the next, from version 1 on; with every step comes a dump of its outcome,
+/// `tests/stores/dumps/sqlite-N.sql`, that all later releases migrate in their tests.
+const STEPS: &[&str] = &[];
 const PUT: &str =
     "INSERT INTO kv(kind, key, value) VALUES(?1, ?2, ?3) ON CONFLICT(kind, key) DO UPDATE SET value = excluded.value";
 const DELETE: &str = "DELETE FROM kv WHERE kind = ?1 AND key = ?2";
@@ -54,7 +57,7 @@ impl SqliteStore {
         ))
         .map_err(failed)?;
         db.set_prepared_statement_cache_capacity(16);
-        prepare_schema(&mut db, network)?;
+        prepare_schema(&mut db, network, STEPS)?;
         let (seq, last_row) = counters(&db)?;
         Ok(Self {
             db: Some(db),
@@ -142,6 +145,23 @@ impl SqliteStore {
         .map_err(failed)
     }
 
+    /// Everything live, but kinds of this pattern.
+    fn load_but(&self, pattern: &str) -> Result<Loaded, StoreError> {
+        let mut query = self
+            .db()?
+            .prepare("SELECT kind, key, value FROM kv WHERE kind NOT GLOB ?1")
+            .map_err(failed)?;
+        let live = query
+            .query_map([pattern], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .and_then(Iterator::collect)
+            .map_err(failed)?;
+        Ok(Loaded {
+            seq: self.seq,
+            live,
+            last_row: self.last_row.clone(),
+        })
+    }
+
     fn db(&self) -> Result<&Connection, StoreError> {
         self.db.as_ref().ok_or(StoreError::Closed)
     }
@@ -163,21 +183,11 @@ pub(crate) enum Mark<'a> {
 
 impl Store for SqliteStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        let mut query = self
-            .db()?
-            .prepare("SELECT kind, key, value FROM kv WHERE kind NOT GLOB ?1")
-            .map_err(failed)?;
-        let live = query
-            .query_map([format!("{ARCHIVE}*")], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
-            .and_then(Iterator::collect)
-            .map_err(failed)?;
-        Ok(Loaded {
-            seq: self.seq,
-            live,
-            last_row: self.last_row.clone(),
-        })
+        self.load_but(&format!("{ARCHIVE}*"))
+    }
+
+    fn load_all(&mut self) -> Result<Loaded, StoreError> {
+        self.load_but("")
     }
 
     fn commit(&mut self, seq: u64, batch: &[Op]) -> Result<(), StoreError> {
@@ -246,7 +256,7 @@ fn write(db: &mut Connection, seq: u64, batch: &[Op]) -> rusqlite::Result<()> {
                 key,
                 value,
             } => tx.prepare_cached(APPEND)?.execute((
-                kind,
+                &**kind,
                 i64::try_from(*seq).unwrap_or(i64::MAX),
                 key,
                 value,
@@ -258,7 +268,8 @@ fn write(db: &mut Connection, seq: u64, batch: &[Op]) -> rusqlite::Result<()> {
     tx.commit()
 }
 
-fn prepare_schema(db: &mut Connection, network: Network) -> Result<(), StoreError> {
+fn prepare_schema(db: &mut Connection, network: Network, steps: &[&str]) -> Result<(), StoreError> {
+    let known = steps.iter().fold(1u32, |n, _| n.saturating_add(1));
     let wanted = network.to_string();
     let tables: i64 = db
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
@@ -267,7 +278,7 @@ fn prepare_schema(db: &mut Connection, network: Network) -> Result<(), StoreErro
         let tx = db.transaction().map_err(failed)?;
         tx.execute_batch(SCHEMA).map_err(failed)?;
         for (name, value) in [
-            ("version", SCHEMA_VERSION.to_string()),
+            ("version", known.to_string()),
             ("network", wanted.clone()),
             ("seq", "0".to_owned()),
         ] {
@@ -279,18 +290,37 @@ fn prepare_schema(db: &mut Connection, network: Network) -> Result<(), StoreErro
         }
         tx.commit().map_err(failed)?;
     }
-    let found: u32 = number(db, "version")?;
-    if found > SCHEMA_VERSION {
+    let version: u32 = number(db, "version")?;
+    if version > known {
         return Err(StoreError::Version {
-            found,
-            known: SCHEMA_VERSION,
+            found: version,
+            known,
         });
     }
     let found = meta(db, "network")?;
     if found != wanted {
         return Err(StoreError::Network { found, wanted });
     }
-    Ok(())
+    migrate(db, version, steps)
+}
+
+/// From a version to the latest, all steps or none.
+fn migrate(db: &mut Connection, from: u32, steps: &[&str]) -> Result<(), StoreError> {
+    let tx = db.transaction().map_err(failed)?;
+    for (version, step) in (1u32..).zip(steps).filter(|(version, _)| *version >= from) {
+        let next = version.saturating_add(1);
+        tx.execute_batch(step).map_err(|error| {
+            StoreError::Failed(format!(
+                "it cannot be led from version {version} to {next}: {error}"
+            ))
+        })?;
+        tx.execute(
+            "UPDATE meta SET value = ?1 WHERE name = 'version'",
+            [next.to_string()],
+        )
+        .map_err(failed)?;
+    }
+    tx.commit().map_err(failed)
 }
 
 fn counters(db: &Connection) -> Result<(u64, BTreeMap<String, u64>), StoreError> {
@@ -353,7 +383,11 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )]
     use super::*;
     use crate::testing::TempDir;
 
@@ -418,6 +452,81 @@ mod tests {
             .execute_batch("CREATE TABLE t(x)")
             .unwrap();
         assert!(matches!(open(&path).err(), Some(StoreError::Corrupt(_))));
+    }
+
+    /// A store that some release wrote, from its dump.
+    fn written(path: &Path, dump: &str) {
+        let db = Connection::open(path).unwrap();
+        db.execute_batch(dump).unwrap();
+    }
+
+    fn content(store: &mut SqliteStore) -> (Loaded, Vec<Row>) {
+        let loaded = store.load_all().unwrap();
+        (loaded, store.rows("event", 0, 100).unwrap())
+    }
+
+    const DUMPS: &[&str] = &[include_str!("../../../../tests/stores/dumps/sqlite-1.sql")];
+
+    #[test]
+    fn every_version_has_a_dump_and_this_release_opens_it() {
+        assert_eq!(DUMPS.len(), usize::try_from(SCHEMA_VERSION).unwrap());
+        assert_eq!(DUMPS.len(), STEPS.len() + 1);
+        for (number, dump) in DUMPS.iter().enumerate() {
+            let dir = TempDir::new();
+            let path = dir.path().join("s.sqlite");
+            written(&path, dump);
+            let mut store = open(&path).unwrap();
+            let text = |text: &str| text.to_owned();
+            let (loaded, rows) = content(&mut store);
+            assert_eq!(loaded.seq, 2, "version {}", number + 1);
+            assert_eq!(
+                loaded.live,
+                vec![
+                    (text("archive/k"), text("z"), b"old".to_vec()),
+                    (text("k"), text("a'\u{1f980}"), (0..=255).collect()),
+                ]
+            );
+            assert_eq!(rows.len(), 2);
+            assert_eq!((rows[0].key.as_str(), &*rows[0].value), ("x", &b"\0e1"[..]));
+            store.commit(3, &[]).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_older_version_is_migrated_whole_or_not_at_all() {
+        let dir = TempDir::new();
+        let path = dir.path().join("s.sqlite");
+        written(&path, DUMPS[0]);
+        let before = content(&mut open(&path).unwrap());
+        let prepare = |steps: &[&str]| {
+            let mut db = Connection::open(&path).unwrap();
+            prepare_schema(&mut db, Network::Regtest, steps)
+        };
+        let broken = ["ALTER TABLE kv ADD COLUMN note TEXT", "SELECT nonsense"];
+        let why = prepare(&broken).unwrap_err();
+        assert!(
+            matches!(&why, StoreError::Failed(text) if text.contains("from version 2 to 3")),
+            "{why}"
+        );
+        assert_eq!(content(&mut open(&path).unwrap()), before);
+        // And the way that a later release goes.
+        let steps = [
+            "ALTER TABLE kv ADD COLUMN note TEXT",
+            "UPDATE kv SET note = 'old'",
+        ];
+        prepare(&steps).unwrap();
+        prepare(&steps).unwrap();
+        let db = Connection::open(&path).unwrap();
+        let old: i64 = db
+            .query_row("SELECT count(*) FROM kv WHERE note = 'old'", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        assert_eq!(old, 2);
+        let later = Some(StoreError::Version { found: 3, known: 1 });
+        assert_eq!(open(&path).err(), later);
+        let reader = SqliteStore::reader(&path).err();
+        assert_eq!(reader, later);
     }
 
     #[cfg(unix)]

@@ -75,7 +75,6 @@ from .events import (
     UnknownEvent,
     WebhookCalled,
 )
-from .history import Decision, Replay
 from .models import (
     Backup,
     BadRow,
@@ -112,6 +111,7 @@ from .policy import (
     Refuse,
     ServiceState,
 )
+from .replay import Decision, Replay
 from .webhooks import SeenWebhooks, verify_webhook
 
 try:

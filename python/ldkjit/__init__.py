@@ -77,7 +77,6 @@ from .events import (
     UnknownEvent,
     WebhookCalled,
 )
-from .history import Decision, Replay
 from .models import (
     Backup,
     BadRow,
@@ -114,6 +113,7 @@ from .policy import (
     Refuse,
     ServiceState,
 )
+from .replay import Decision, Replay
 from .webhooks import SeenWebhooks, verify_webhook
 
 try:

@@ -18,7 +18,6 @@ from .amounts import MAX_MSAT, MSAT_PER_SAT, Msat
 from .config import NodeConfig
 from .errors import AmountError, ConfigError, NodeStoppedError, PaymentError, TimeoutError_
 from .events import Event, parse_event
-from .history import Recorder
 from .models import (
     Backup,
     Balances,
@@ -37,6 +36,7 @@ from .models import (
     WebhookRegistration,
     Webhooks,
 )
+from .replay import Recorder
 
 _PAGE = 100
 _MAX_SAT = MAX_MSAT // MSAT_PER_SAT

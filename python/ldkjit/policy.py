@@ -14,7 +14,7 @@ from .config import Config, FeeTier, TrustModel
 from .models import Model, Time
 
 if TYPE_CHECKING:
-    from .history import Replay
+    from .replay import Replay
 
 HOOKS = ("menu", "sell", "channel")
 
@@ -179,7 +179,7 @@ class Policy:
             ConfigError: The file cannot be read, or this policy has no hooks.
         """
         from ._hooks import collect
-        from .history import replay
+        from .replay import replay
 
         return await replay(history, collect(self, {}))
 

@@ -22,7 +22,7 @@ from ldkjit import (
     Refuse,
     sat,
 )
-from ldkjit.history import Recorder, read
+from ldkjit.replay import Recorder, read
 from questions import CHANNEL, MENU, ORDER, TIER
 
 YES = json.dumps({"yes": {"trust": None}})

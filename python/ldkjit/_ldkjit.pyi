@@ -2,7 +2,18 @@
 
 from typing import final
 
-__all__ = ["Native", "Seen", "backup", "ledger_check", "restore", "verify_webhook", "version"]
+__all__ = [
+    "History",
+    "Native",
+    "Seen",
+    "backup",
+    "ledger_check",
+    "report",
+    "restore",
+    "verify_webhook",
+    "version",
+    "views",
+]
 
 @final
 class Native:
@@ -41,6 +52,20 @@ def verify_webhook(
     seen: Seen | None,
 ) -> tuple[bool, str]:
     """Check a notification: whether it is this LSP's; what it says or the error, as JSON."""
+
+@final
+class History:
+    """The rows of a history, read ahead by a thread of their own."""
+
+    def __new__(cls, data_dir: str, ask: str) -> History: ...
+    def page(self) -> tuple[bool, str]:
+        """Whether it went well; the next rows or the error, as JSON. No rows at the end."""
+
+def report(data_dir: str, ask: str) -> tuple[bool, str]:
+    """Add up the ledger in a data directory: whether there is a report; it or the error."""
+
+def views() -> str:
+    """The SQL that makes the views."""
 
 def version() -> str:
     """The version of the Rust side."""

@@ -5,6 +5,7 @@
 use crate::books::Put;
 use crate::error::StoreError;
 use crate::log::now_ms;
+use crate::metrics::Metrics;
 use crate::store::{Op, Row};
 use crate::sync::lock;
 use ldkjit_core::ledger::LedgerEntry;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) gate: tokio::sync::Mutex<()>,
     stopped: watch::Sender<Option<StoreError>>,
     pub(crate) stats: Counters,
+    pub(crate) metrics: Metrics,
 }
 
 /// The queue and who waits for it.
@@ -148,6 +150,7 @@ impl Shared {
             gate: tokio::sync::Mutex::new(()),
             stopped: watch::Sender::new(None),
             stats: Counters::default(),
+            metrics: Metrics::default(),
         })
     }
 
@@ -319,6 +322,7 @@ impl Journal {
             state.append(Op::Put { kind, key, value }, false);
         }
         for entry in entries {
+            self.shared.metrics.booked(entry);
             let last = state.last_row.entry(LEDGER.to_owned()).or_insert(0);
             *last = last.saturating_add(1);
             let seq = *last;
@@ -334,6 +338,12 @@ impl Journal {
         }
         drop(state);
         self.shared.wake.notify_one();
+    }
+
+    /// What is counted of this node.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// The number of the last row of `kind`, queued ones included; 0 if there is none.

@@ -21,7 +21,7 @@ use tokio::sync::{oneshot, watch, Notify};
 use tokio::task::JoinSet;
 
 use crate::alarms::Alarms;
-use crate::audit::{self, STORE_FILE};
+use crate::audit::{self, Ask, Told, STORE_FILE};
 use crate::backup::{self, Summary};
 use crate::broadcast::Broadcaster;
 use crate::chain::bitcoind::Bitcoind;
@@ -746,20 +746,41 @@ impl Node {
     /// # Errors
     /// When the store or the seed cannot be read.
     pub async fn ledger_check(&self) -> Result<Verdict, NodeError> {
-        self.parts.journal.durable().await?;
         let (memory, network) = (self.memory.clone(), self.config.network);
         let folder = self.config.data_dir.clone();
+        self.over_the_books(async move {
+            match memory {
+                Some(store) => audit::check(store, network, &Seed::read(&folder)?).await,
+                None => audit::check_dir(&folder).await,
+            }
+        })
+        .await
+    }
+
+    /// Does the same, and says what the rows add up to.
+    ///
+    /// # Errors
+    /// When the store or the seed cannot be read; `config` if no time is asked for.
+    pub async fn report(&self, ask: Ask) -> Result<Told, NodeError> {
+        let (memory, network) = (self.memory.clone(), self.config.network);
+        let folder = self.config.data_dir.clone();
+        self.over_the_books(async move {
+            match memory {
+                Some(store) => audit::report(store, network, &Seed::read(&folder)?, &ask).await,
+                None => audit::report_dir(&folder, &ask).await,
+            }
+        })
+        .await
+    }
+
+    /// A long history takes a while to read: not on a thread that others need.
+    async fn over_the_books<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, NodeError>> + Send + 'static,
+    ) -> Result<T, NodeError> {
+        self.parts.journal.durable().await?;
         let runtime = self.runtime.clone();
-        // A long history takes a while to read: not on a thread that others need.
-        let check = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                match memory {
-                    Some(store) => audit::check(store, network, &Seed::read(&folder)?).await,
-                    None => audit::check_dir(&folder).await,
-                }
-            })
-        });
-        check
+        tokio::task::spawn_blocking(move || runtime.block_on(work))
             .await
             .map_err(|e| NodeError::internal(format!("the check failed: {e}")))?
     }

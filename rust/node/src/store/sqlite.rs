@@ -142,7 +142,7 @@ impl SqliteStore {
         .map_err(failed)
     }
 
-    fn db(&self) -> Result<&Connection, StoreError> {
+    pub(crate) fn db(&self) -> Result<&Connection, StoreError> {
         self.db.as_ref().ok_or(StoreError::Closed)
     }
 }

@@ -319,9 +319,9 @@ class History:
         Raises:
             StoreError: The store cannot be read.
         """
+        ask = question(by, client=client, since=since, until=until)
         from . import _ldkjit
 
-        ask = question(by, client=client, since=since, until=until)
         told, text = _ldkjit.report(str(self.data_dir), json.dumps(ask))
         if not told:
             raise from_native(text)

@@ -25,7 +25,7 @@ const DAY_MS: u64 = 86_400_000;
 const ALL: Question = Question {
     by: None,
     since_ms: Millis(0),
-    until_ms: Millis(BEGIN_MS + 400 * DAY_MS),
+    until_ms: Millis(BEGIN_MS + 1_000 * DAY_MS),
     client: None,
 };
 

@@ -748,7 +748,7 @@ impl Node {
     pub async fn ledger_check(&self) -> Result<Verdict, NodeError> {
         let (memory, network) = (self.memory.clone(), self.config.network);
         let folder = self.config.data_dir.clone();
-        self.over_the_books(async move {
+        self.over_the_books(move || async move {
             match memory {
                 Some(store) => audit::check(store, network, &Seed::read(&folder)?).await,
                 None => audit::check_dir(&folder).await,
@@ -764,7 +764,7 @@ impl Node {
     pub async fn report(&self, ask: Ask) -> Result<Told, NodeError> {
         let (memory, network) = (self.memory.clone(), self.config.network);
         let folder = self.config.data_dir.clone();
-        self.over_the_books(async move {
+        self.over_the_books(move || async move {
             match memory {
                 Some(store) => audit::report(store, network, &Seed::read(&folder)?, &ask).await,
                 None => audit::report_dir(&folder, &ask).await,
@@ -774,13 +774,15 @@ impl Node {
     }
 
     /// A long history takes a while to read: not on a thread that others need.
-    async fn over_the_books<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T, NodeError>> + Send + 'static,
-    ) -> Result<T, NodeError> {
+    async fn over_the_books<T, F, W>(&self, work: F) -> Result<T, NodeError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> W + Send + 'static,
+        W: Future<Output = Result<T, NodeError>>,
+    {
         self.parts.journal.durable().await?;
         let runtime = self.runtime.clone();
-        tokio::task::spawn_blocking(move || runtime.block_on(work))
+        tokio::task::spawn_blocking(move || runtime.block_on(work()))
             .await
             .map_err(|e| NodeError::internal(format!("the check failed: {e}")))?
     }

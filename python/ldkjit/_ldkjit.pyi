@@ -30,7 +30,7 @@ class Native:
         """Forget the answer. What moves money is not undone."""
 
     def drain(self) -> list[tuple[int, int, str]]:
-        """All that is there: (0 result, 1 error or 2 log record; id; JSON)."""
+        """All answers, and a batch of log records: (0 result, 1 error, 2 record; id; JSON)."""
 
     def close(self) -> None:
         """End every thread, in bounded time; may be called again."""

@@ -101,28 +101,34 @@ SELECT seq, at_ms, 'routing',
        NULL
 FROM ledger WHERE kind = 'forwarded' AND amount > 0;
 
--- The fee of a transaction that was undone comes again, below zero.
+-- By windows, not joins, which would compare each transaction with each open. The fee of a transaction that was undone
+-- comes again, below zero: the row before it of the same transaction says what it was.
 CREATE TEMP VIEW costs AS
-WITH transactions AS (
-    SELECT seq, at_ms,
-           json_extract(entry, '$.purpose') AS kind,
+WITH found AS (
+    SELECT seq, at_ms, kind AS what,
+           json_extract(entry, '$.purpose') AS purpose,
            json_extract(entry, '$.txid') AS txid,
-           1000 * json_extract(entry, '$.fee_sat') AS amount_msat,
+           1000 * json_extract(entry, '$.fee_sat') AS amount,
            json_extract(entry, '$.open') AS open,
+           json_extract(entry, '$.scid') AS scid,
+           json_extract(entry, '$.client') AS client,
            json_extract(entry, '$.parts[0].channel') AS channel
-    FROM ledger WHERE kind = 'chain'),
-opens AS (
-    SELECT json_extract(entry, '$.open') AS open, json_extract(entry, '$.scid') AS scid, json_extract(entry, '$.client') AS client
-    FROM ledger WHERE kind = 'open_requested')
-SELECT t.seq, t.at_ms, t.kind, t.amount_msat, o.client, o.scid, t.channel, t.txid
-FROM transactions t LEFT JOIN opens o ON o.open = t.open
-WHERE t.amount_msat > 0
+    FROM ledger WHERE kind IN ('chain', 'chain_undone', 'open_requested')),
+owned AS (
+    SELECT seq, at_ms, what, purpose, txid, amount, channel,
+           max(scid) OVER same_open AS scid,
+           max(client) OVER same_open AS client
+    FROM found WINDOW same_open AS (PARTITION BY coalesce(open, seq))),
+stood AS (
+    SELECT *,
+           lag(purpose) OVER same_tx AS was, lag(amount) OVER same_tx AS cost, lag(channel) OVER same_tx AS of_channel,
+           lag(scid) OVER same_tx AS of_scid, lag(client) OVER same_tx AS of_client
+    FROM owned WHERE what <> 'open_requested' WINDOW same_tx AS (PARTITION BY txid ORDER BY seq))
+SELECT seq, at_ms, purpose AS kind, amount AS amount_msat, client, scid, channel, txid
+FROM stood WHERE what = 'chain' AND amount > 0
 UNION ALL
-SELECT u.seq, u.at_ms, t.kind, -t.amount_msat, o.client, o.scid, t.channel, t.txid
-FROM (SELECT seq, at_ms, json_extract(entry, '$.txid') AS txid FROM ledger WHERE kind = 'chain_undone') u
-JOIN transactions t ON t.txid = u.txid AND t.seq = (SELECT max(seq) FROM transactions WHERE txid = u.txid AND seq < u.seq)
-LEFT JOIN opens o ON o.open = t.open
-WHERE t.amount_msat > 0
+SELECT seq, at_ms, was, -cost, of_client, of_scid, of_channel, txid
+FROM stood WHERE what = 'chain_undone' AND cost > 0
 UNION ALL
 SELECT seq, at_ms, 'routing', json_extract(entry, '$.fee') AS amount, NULL, NULL, json_extract(entry, '$.channel'), NULL
 FROM ledger WHERE kind = 'path_paid' AND amount > 0

@@ -265,11 +265,12 @@ impl Tally {
     pub(super) fn closed(&mut self, channel: &ChannelId, cost_msat: i64) {
         let bound = self.channels.get(channel);
         let at = bound.and_then(|bound| bound.ended).unwrap_or(self.last);
+        let sale = bound.and_then(|bound| bound.sale);
         let sums = Sums {
             closing_cost_msat: cost_msat,
             ..Sums::default()
         };
-        self.post(at, bound.and_then(|bound| bound.sale), &sums);
+        self.post(at, sale, &sums);
     }
 
     fn chain_fee(&mut self, at: Millis, sale: Sale, fee_sat: i64) {

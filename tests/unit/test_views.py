@@ -83,7 +83,7 @@ def db() -> Iterator[sqlite3.Connection]:
 
 
 def rows(db: sqlite3.Connection, what: str) -> list[Any]:
-    return db.execute(f"SELECT {what} ORDER BY seq").fetchall()  # noqa: S608 (of this file)
+    return db.execute(f"SELECT {what} ORDER BY seq").fetchall()
 
 
 def test_ledger(db: sqlite3.Connection) -> None:

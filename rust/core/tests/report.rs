@@ -84,7 +84,7 @@ fn history() -> impl Strategy<Value = (Model, u64)> {
 
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.rows.fmt(f)
+        write!(f, "{:#?}", self.rows)
     }
 }
 

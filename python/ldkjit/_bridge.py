@@ -48,7 +48,7 @@ class NativeLike(Protocol):
         ...
 
     def drain(self) -> list[tuple[int, int, str]]:
-        """All answers that are there."""
+        """All answers that are there, and a batch of log records."""
         ...
 
     def question_fileno(self) -> int:
@@ -154,9 +154,14 @@ class Bridge:
             if future.done() and not future.cancelled():
                 future.exception()  # seen, even if a cancellation overtook it
 
-    def drain(self) -> None:
-        """Hand every answer to its caller and every record to ``logging``."""
-        for kind, id, text in self._native.drain():
+    def drain(self) -> bool:
+        """Hand every answer to its caller and a batch of records to ``logging``.
+
+        Returns:
+            Whether there was anything; if more is left, the descriptor stays readable.
+        """
+        items = self._native.drain()
+        for kind, id, text in items:
             if kind == _LOG:
                 _log(json.loads(text))
                 continue
@@ -175,6 +180,7 @@ class Bridge:
                 future.set_result(json.loads(text))
             else:
                 future.set_exception(from_native(text))
+        return bool(items)
 
     def close(self) -> None:
         """End the native module; whoever still waits gets ``NodeStoppedError``."""
@@ -184,7 +190,8 @@ class Bridge:
         if self._hooks is not None and os.getpid() == self._pid:
             self._hooks.stop()
         if os.getpid() == self._pid:
-            self.drain()  # what was said on the way out, e.g. why a store failed
+            while self.drain():  # what was said on the way out, e.g. why a store failed
+                pass
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(NodeStoppedError("the node was stopped"))

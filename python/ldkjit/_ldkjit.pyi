@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 __all__ = [
+    "History",
     "Native",
     "Seen",
     "StoreDoor",
@@ -11,9 +12,11 @@ __all__ = [
     "copy_store",
     "ledger_check",
     "opening_fee",
+    "report",
     "restore",
     "verify_webhook",
     "version",
+    "views",
 ]
 
 @final
@@ -34,7 +37,7 @@ class Native:
         """Forget the answer. What moves money is not undone."""
 
     def drain(self) -> list[tuple[int, int, str]]:
-        """All that is there: (kind, id, JSON).
+        """All that is there, and a batch of log records: (kind, id, JSON).
 
         Kinds: 0 result, 1 error, 2 log record, 3 question to a hook, 4 question given up.
         """
@@ -99,6 +102,20 @@ def verify_webhook(
     seen: Seen | None,
 ) -> tuple[bool, str]:
     """Check a notification: whether it is this LSP's; what it says or the error, as JSON."""
+
+@final
+class History:
+    """The rows of a history, read ahead by a thread of their own."""
+
+    def __new__(cls, data_dir: str, ask: str) -> History: ...
+    def page(self) -> tuple[bool, str]:
+        """Whether it went well; the next rows or the error, as JSON. No rows at the end."""
+
+def report(data_dir: str, ask: str) -> tuple[bool, str]:
+    """Add up the ledger in a data directory: whether there is a report; it or the error."""
+
+def views() -> str:
+    """The SQL that makes the views."""
 
 def opening_fee(size_msat: int, min_fee_msat: int, proportional_ppm: int) -> int | None:
     """The opening fee of a payment, msat; None if it overflows."""

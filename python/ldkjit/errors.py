@@ -4,7 +4,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, cast, get_args
+
+ErrorCode = Literal[
+    "address",
+    "amount",
+    "chain",
+    "config",
+    "fork",
+    "inbound_capacity",
+    "insufficient_funds",
+    "internal",
+    "invoice",
+    "lsp",
+    "lsp_fee",
+    "lsp_refused",
+    "lsp_trust",
+    "lsp_unreachable",
+    "no_lsp",
+    "not_found",
+    "payment",
+    "peer",
+    "recovering",
+    "recovery_needed",
+    "stopped",
+    "store",
+    "store_copy",
+    "store_corrupt",
+    "store_locked",
+    "store_network",
+    "store_stale",
+    "store_version",
+    "timeout",
+    "webhook",
+    "wrong_loop",
+]
+"""Every code of this release, for ``match``."""
 
 
 class LdkJitError(Exception):
@@ -35,6 +70,11 @@ class LdkJitError(Exception):
         self.message = message
         self.retryable = retryable
         self.details: dict[str, Any] = dict(details or {})
+
+    @property
+    def known_code(self) -> ErrorCode | None:
+        """The code, for a ``match`` that names every one; None if a later native module made it."""
+        return cast("ErrorCode", self.code) if self.code in get_args(ErrorCode) else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default would drop what is given by keyword.

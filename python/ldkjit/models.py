@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -369,6 +369,72 @@ class LedgerCheck(Model):
     """Paid for transactions, satoshi."""
     closing_cost_msat: int
     """What closed channels did not bring back: fees, rounding, outputs too small to be made."""
+
+
+class SoldTier(Model):
+    """What is the same in all offers of a tier."""
+
+    min_fee: Msat
+    proportional_ppm: int
+    """The opening fee as a share of the payment, millionths."""
+    min_payment: Msat
+    max_payment: Msat
+    min_lifetime: int
+    """How long the channel stays open at least, blocks."""
+
+
+class ReportLine(Model):
+    """What a day, a client, a tier or all together earned and cost.
+
+    Of ``day``, ``client`` and ``tier`` only what the lines are is there; the line with none of them
+    has what belongs to no sale.
+    """
+
+    day: date | None
+    """Of UTC."""
+    client: str | None
+    tier: SoldTier | None
+    sold: int
+    """Channels sold."""
+    paid: int
+    """Channels paid for, sold now or before."""
+    opening_fees: Msat = Field(validation_alias="opening_fees_msat")
+    """Earned by selling channels."""
+    routing_fees: Msat = Field(validation_alias="routing_fees_msat")
+    """Earned by forwarding."""
+    opening_paid: Msat = Field(validation_alias="opening_paid_msat")
+    """Paid for channels."""
+    routing_paid: Msat = Field(validation_alias="routing_paid_msat")
+    """Paid for routing."""
+    chain_fees_sat: int
+    """Paid for transactions, satoshi. Below zero where one was undone that was paid before."""
+    closing_cost_msat: int
+    """What closed channels did not bring back: fees, rounding, outputs too small to be made."""
+    net_msat: int
+    """What was earned less what was paid."""
+    capital_sat_days: int
+    """The value of the channels that this node funded, times the days they were open, rounded
+    down."""
+
+
+class Report(Model):
+    """Revenue, cost and capital.
+
+    Without ``since``, ``until`` and ``client`` the total is what the ledger check adds up to.
+    """
+
+    ok: bool
+    """The ledger adds up."""
+    rows: int
+    """How many rows it has."""
+    bad: BadRow | None
+    """The first row that does not fit."""
+    by: Literal["day", "client", "tier"] | None
+    since: Time = Field(validation_alias="since_ms")
+    until: Time = Field(validation_alias="until_ms")
+    client: str | None
+    lines: tuple[ReportLine, ...]
+    total: ReportLine
 
 
 class LostChannel(Model):

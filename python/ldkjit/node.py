@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 from collections.abc import AsyncGenerator, Callable
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from .amounts import MAX_MSAT, MSAT_PER_SAT, Msat
 from .config import NodeConfig
 from .errors import AmountError, ConfigError, NodeStoppedError, PaymentError, TimeoutError_
 from .events import Event, parse_event
+from .history import By, History, question
+from .metrics import Metric
 from .models import (
     Backup,
     Balances,
@@ -31,6 +34,7 @@ from .models import (
     Payment,
     Peer,
     Recovery,
+    Report,
     Stage,
     Status,
     WebhookRegistration,
@@ -649,6 +653,44 @@ class Node:
             StoreError: The store cannot be read.
         """
         return LedgerCheck.model_validate(await self._call("ledger_check"))
+
+    @property
+    def history(self) -> History:
+        """Orders, channels, payments, fees and costs as rows, also while the node runs.
+
+        Raises:
+            ConfigError: This store is in memory.
+        """
+        if self.config.store != "sqlite":
+            raise ConfigError("store: only one in a file has a history to read")
+        return History(self.config.data_dir)
+
+    async def report(
+        self,
+        by: By | None = None,
+        *,
+        client: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Report:
+        """What the ledger adds up to, and whether it does; takes about as long as the check.
+
+        Args:
+            by: What its lines are; None gives only the total.
+            client: Only what concerns this client's node id.
+            since: From this instant on.
+            until: Before this instant; not after the present.
+
+        Raises:
+            ConfigError: This cannot be asked.
+            StoreError: The store cannot be read.
+        """
+        ask = question(by, client=client, since=since, until=until)
+        return Report.model_validate(await self._call("report", **ask))
+
+    async def metrics(self) -> list[Metric]:
+        """What is counted since the start; ``ldkjit.metrics.exposition`` makes text of it."""
+        return [Metric.model_validate(each) for each in await self._call("metrics")]
 
     # Backup and recovery
 

@@ -74,6 +74,28 @@ async def test_records_go_to_logging(caplog: pytest.LogCaptureFixture) -> None:
     bridge.close()
 
 
+class InBatches(FakeNative):
+    """Hands over two items at a time, as the native module does with records."""
+
+    def drain(self) -> list[tuple[int, int, str]]:
+        taken, self.queue = self.queue[:2], self.queue[2:]
+        return taken
+
+
+async def test_records_come_in_batches_and_all_of_them_before_the_close(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "ldkjit")
+    native = InBatches(_never)
+    bridge = Bridge(lambda: native)
+    for n in range(7):
+        native.push(2, 0, {"level": "INFO", "target": "t", "message": str(n), "at_ms": 1})
+    assert bridge.drain()
+    assert [record.message for record in caplog.records] == ["0", "1"]
+    bridge.close()
+    assert [record.message for record in caplog.records] == [str(n) for n in range(7)]
+
+
 async def test_closing_ends_every_wait_and_is_idempotent() -> None:
     native = FakeNative(_never)
     bridge = Bridge(lambda: native)

@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -94,3 +95,15 @@ def test_every_class_is_exported() -> None:
     assert sorted(ldkjit.__all__, key=str.lower) == sorted(set(ldkjit.__all__), key=str.lower)
     for name in ldkjit.__all__:
         assert hasattr(ldkjit, name)
+
+
+def test_the_codes_for_match_are_those_of_the_classes() -> None:
+    classes = [each for each in vars(errors).values() if isinstance(each, type)]
+    codes = {
+        each.code
+        for each in classes
+        if issubclass(each, LdkJitError) and not each.__name__.startswith("_")
+    }
+    assert set(get_args(errors.ErrorCode)) == codes
+    assert _made("invoice").known_code == "invoice"
+    assert _made("of_tomorrow").known_code is None

@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import sys
+from datetime import datetime, timezone
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -170,8 +172,91 @@ def recover(
     raise typer.Exit(0 if is_all else 1)
 
 
+class Lines(str, Enum):
+    """What a report's lines are."""
+
+    DAY = "day"
+    CLIENT = "client"
+    TIER = "tier"
+
+
+class Shape(str, Enum):
+    """How a report is printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+_DAY_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
+
+
+@app.command()
+def report(
+    data_dir: Annotated[
+        Path, typer.Argument(help="The node's data directory; the node may run meanwhile.")
+    ],
+    by: Annotated[Lines, typer.Option(help="What the lines are.")] = Lines.DAY,
+    since: Annotated[
+        datetime | None, typer.Option(formats=_DAY_FORMATS, help="The first moment wanted, UTC.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=_DAY_FORMATS, help="The first that is not, UTC.")
+    ] = None,
+    client: Annotated[str | None, typer.Option(help="Only this client's node id.")] = None,
+    shape: Annotated[
+        Shape, typer.Option("--format", help="CSV has the lines alone.")
+    ] = Shape.TABLE,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Also draw it into this file, .png, .svg or .pdf (ldkjit[report])."),
+    ] = None,
+) -> None:
+    """Revenue, chain cost and capital-days, from the rows that `ldkjit ledger check` proves.
+
+    Exits with 0 if the ledger adds up, 1 if it does not (the figures are shown all the same),
+    2 if there are none.
+    """
+    from ..history import History
+    from .books import as_csv, show
+
+    def utc(at: datetime | None) -> datetime | None:
+        return at and at.replace(tzinfo=timezone.utc)
+
+    try:
+        told = History(data_dir).report(by.value, client=client, since=utc(since), until=utc(until))
+    except LdkJitError as error:
+        raise _fail(error) from error
+    if shape is Shape.JSON:
+        print(told.model_dump_json(indent=2))
+    elif shape is Shape.CSV:
+        print(as_csv(told), end="")
+    else:
+        show(told, Console())
+    if plot is not None:
+        from .picture import draw
+
+        draw(told, plot)
+    if told.bad is not None:
+        why = f"the ledger does not add up, see `ldkjit ledger check`: {told.bad.why}"
+        Console(stderr=True).print(why, markup=False, highlight=False)
+    raise typer.Exit(0 if told.ok else 1)
+
+
 ledger_app = typer.Typer(help="The books of a node.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger")
+
+
+@ledger_app.command("views")
+def ledger_views() -> None:
+    """Print the SQL that makes the views: `ldkjit ledger views > views.sql`.
+
+    Then, for a node that no program of yours runs in this process:
+    `sqlite3 -readonly -init views.sql DATA_DIR/node.sqlite`.
+    """
+    from ..history import views
+
+    print(views(), end="")
 
 
 @ledger_app.command("check")

@@ -27,6 +27,8 @@ pub enum LedgerEntry {
         trust: TrustModel,
         /// Coins promised until they are locked, sat.
         reserved_sat: u64,
+        /// What it was sold by; absent in rows of before it was written down.
+        tier: Option<SoldTier>,
     },
     /// A client left a channel unpaid, or held a payment too long.
     ClientScored {
@@ -312,6 +314,21 @@ pub enum LedgerEntry {
         /// How many, by reason.
         counts: BTreeMap<String, u64>,
     },
+}
+
+/// What is the same in all offers of one tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SoldTier {
+    /// Least opening fee, msat.
+    pub min_fee: Msat,
+    /// Opening fee as a share of the payment, ppm.
+    pub proportional_ppm: u32,
+    /// Smallest payment, msat.
+    pub min_payment: Msat,
+    /// Largest payment, msat.
+    pub max_payment: Msat,
+    /// How long the channel stays open at least, blocks after confirmation.
+    pub min_lifetime: u32,
 }
 
 /// What a transaction is for.

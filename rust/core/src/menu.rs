@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::amount::{wire_msat, Msat};
 use crate::fee::opening_fee;
 use crate::ids::NodeId;
+use crate::ledger::SoldTier;
 use crate::time::{wire_datetime, Millis};
 
 /// No menu is longer, so that every answer fits one message (T-01).
@@ -87,6 +88,18 @@ impl FeeParams {
     #[must_use]
     pub fn is_valid_at(&self, now: Millis) -> bool {
         now < self.valid_until
+    }
+
+    /// The tier that the offer was made of, as the ledger names it.
+    #[must_use]
+    pub fn tier(&self) -> SoldTier {
+        SoldTier {
+            min_fee: self.min_fee_msat,
+            proportional_ppm: self.proportional,
+            min_payment: self.min_payment_size_msat,
+            max_payment: self.max_payment_size_msat,
+            min_lifetime: self.min_lifetime,
+        }
     }
 
     /// The opening fee in msat for `size`; `None` on overflow (J-19, J-20).

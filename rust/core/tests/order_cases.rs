@@ -368,6 +368,7 @@ fn test_S_15_one_part_opens_and_is_forwarded_with_the_fee() {
             fee: Some(Msat(FEE)),
             trust: LspTrustsClient,
             reserved_sat: 30_000,
+            tier: Some(t.order.terms.params.tier()),
         }
     );
 }

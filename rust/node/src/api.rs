@@ -449,6 +449,8 @@ pub async fn call(node: &Arc<Node>, method: &str, params: Value) -> Result<Value
             let Nothing {} = read(params)?;
             show(node.ledger_check().await?)
         }
+        "metrics" => read(params).map(|Nothing {}| node.metrics()),
+        "report" => show(node.report(read(params)?).await?),
         "backup" => {
             let p: Backup = read(params)?;
             show(node.backup(p.path).await?)

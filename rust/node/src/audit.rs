@@ -1,18 +1,21 @@
-//! The ledger check: reads a store as it stands in one commit, and lets core hold the rows against wallet and LDK.
+//! The ledger check and the report: reads a store as it stands in one commit, and lets core hold the rows against wallet
+//! and LDK, and add them up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bitcoin::Network;
-use ldkjit_core::audit::{Audit, Truth, Verdict};
-use ldkjit_core::ids::PaymentHash;
+use ldkjit_core::audit::{Audit, Bad, By, Question, Report, Truth, Verdict};
+use ldkjit_core::ids::{NodeId, PaymentHash};
 use ldkjit_core::ledger::LedgerEntry;
+use ldkjit_core::time::Millis;
 use lightning::chain::channelmonitor::Balance;
 use lightning::chain::BestBlock;
 use lightning::events::{Event, ReplayEvent};
 use lightning::ln::channelmanager::RecentPaymentDetails;
 use lightning::sign::SpendableOutputDescriptor;
+use serde::{Deserialize, Serialize};
 
 use crate::accounts::{claim_id, Accounts};
 use crate::broadcast::Broadcaster;
@@ -24,7 +27,7 @@ use crate::fees::{FeeConfig, Fees};
 use crate::journal::{Journal, LEDGER};
 use crate::keys::{Keys, Seed};
 use crate::ldk::{self, Graph, Parts};
-use crate::log::Log;
+use crate::log::{now_ms, Log};
 use crate::store::{Loaded, Row, SqliteStore, Store};
 use crate::sync::lock;
 use crate::wallet::{Wallet, LOOKAHEAD};
@@ -35,6 +38,62 @@ pub const STORE_FILE: &str = "node.sqlite";
 const PAGE: usize = 1_000;
 /// Rounds until LDK has told everything; each needs one answer of a monitor, so this ends far sooner.
 const ROUNDS: u32 = 1_000;
+
+/// Which report is wanted.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    /// What the lines are.
+    pub by: Option<By>,
+    /// From this instant on, ms since 1970.
+    pub since_ms: Option<u64>,
+    /// Before this instant, ms since 1970.
+    pub until_ms: Option<u64>,
+    /// Only what concerns this client.
+    pub client: Option<NodeId>,
+}
+
+impl Ask {
+    /// What that means now.
+    fn question(&self) -> Result<Question, NodeError> {
+        let now = now_ms();
+        let (since, until) = (self.since_ms.unwrap_or(0), self.until_ms.unwrap_or(now));
+        if since >= until {
+            return Err(NodeError::config("until: must be after since"));
+        }
+        Ok(Question {
+            by: self.by,
+            since_ms: Millis(since),
+            until_ms: Millis(until.min(now)),
+            client: self.client,
+        })
+    }
+}
+
+/// A report, and whether the rows that it is made of can be believed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Told {
+    /// The ledger adds up.
+    pub ok: bool,
+    /// How many rows it has.
+    pub rows: u64,
+    /// The first that does not fit.
+    pub bad: Option<Bad>,
+    /// The report.
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+impl From<(Verdict, Report)> for Told {
+    fn from((verdict, report): (Verdict, Report)) -> Self {
+        Self {
+            ok: verdict.ok,
+            rows: verdict.rows,
+            bad: verdict.bad,
+            report,
+        }
+    }
+}
 
 /// Checks the ledger in a data directory, whether its node runs or not. Nothing is written there, nothing is sent.
 ///
@@ -49,19 +108,47 @@ pub async fn check_dir(data_dir: &Path) -> Result<Verdict, NodeError> {
 ///
 /// # Errors
 /// `store_corrupt`.
-pub async fn check(
+pub async fn check(store: impl Store, network: Network, seed: &Seed) -> Result<Verdict, NodeError> {
+    let (verdict, _) = examine(store, network, seed, Question::default()).await?;
+    Ok(verdict)
+}
+
+/// As [`check_dir`], and says what the rows add up to.
+///
+/// # Errors
+/// Those of the check; `config` if no time is asked for.
+pub async fn report_dir(data_dir: &Path, ask: &Ask) -> Result<Told, NodeError> {
+    let (store, network) = SqliteStore::reader(&data_dir.join(STORE_FILE))?;
+    report(store, network, &Seed::read(data_dir)?, ask).await
+}
+
+/// As [`check`], and says what the rows add up to.
+///
+/// # Errors
+/// `store_corrupt`; `config` if no time is asked for.
+pub async fn report(
+    store: impl Store,
+    network: Network,
+    seed: &Seed,
+    ask: &Ask,
+) -> Result<Told, NodeError> {
+    Ok(examine(store, network, seed, ask.question()?).await?.into())
+}
+
+async fn examine(
     mut store: impl Store,
     network: Network,
     seed: &Seed,
-) -> Result<Verdict, NodeError> {
+    question: Question,
+) -> Result<(Verdict, Report), NodeError> {
     let loaded = store.load()?;
-    let mut rows = Rows::of(&loaded);
+    let mut rows = Rows::of(&loaded, question);
     while rows.missing() {
         rows.take(&store.rows(LEDGER, rows.after, PAGE)?);
     }
     drop(store);
     let truth = collect(loaded.live, network, seed).await?;
-    Ok(rows.audit.finish(&truth))
+    Ok(rows.audit.finish_report(&truth))
 }
 
 /// Checks the ledger of a node that runs, by its committer.
@@ -73,13 +160,37 @@ pub async fn check_journal(
     network: Network,
     seed: &Seed,
 ) -> Result<Verdict, NodeError> {
+    let (verdict, _) = examine_journal(journal, network, seed, Question::default()).await?;
+    Ok(verdict)
+}
+
+/// As [`check_journal`], and says what the rows add up to.
+///
+/// # Errors
+/// Those of the check; `config` if no time is asked for.
+pub async fn report_journal(
+    journal: &Journal,
+    network: Network,
+    seed: &Seed,
+    ask: &Ask,
+) -> Result<Told, NodeError> {
+    let told = examine_journal(journal, network, seed, ask.question()?).await?;
+    Ok(told.into())
+}
+
+async fn examine_journal(
+    journal: &Journal,
+    network: Network,
+    seed: &Seed,
+    question: Question,
+) -> Result<(Verdict, Report), NodeError> {
     let loaded = journal.load().await?;
-    let mut rows = Rows::of(&loaded);
+    let mut rows = Rows::of(&loaded, question);
     while rows.missing() {
         rows.take(&journal.rows(LEDGER, rows.after, PAGE).await?);
     }
     let truth = collect(loaded.live, network, seed).await?;
-    Ok(rows.audit.finish(&truth))
+    Ok(rows.audit.finish_report(&truth))
 }
 
 /// The ledger's rows up to one commit, read page by page.
@@ -90,9 +201,9 @@ struct Rows {
 }
 
 impl Rows {
-    fn of(loaded: &Loaded) -> Self {
+    fn of(loaded: &Loaded, question: Question) -> Self {
         Self {
-            audit: Audit::default(),
+            audit: Audit::asking(question),
             after: 0,
             last: loaded.last_row.get(LEDGER).copied().unwrap_or(0),
         }

@@ -372,7 +372,9 @@ impl Worker {
         crash::point("commit:before");
         self.store.commit(seq, &batch)?;
         crash::point("commit:after");
-        add(&stats.commit_ns, start.elapsed().as_nanos());
+        let took = start.elapsed();
+        add(&stats.commit_ns, took.as_nanos());
+        self.shared.metrics.committed(took);
         self.seq = seq;
         if manager.is_some() {
             if let Some(Op::Put { value, .. }) = batch.pop() {

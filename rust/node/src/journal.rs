@@ -5,6 +5,7 @@
 use crate::books::Put;
 use crate::error::StoreError;
 use crate::log::now_ms;
+use crate::metrics::Metrics;
 use crate::store::{Loaded, Op, Row};
 use crate::sync::{lock, read};
 use ldkjit_core::ledger::LedgerEntry;
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) close: RwLock<()>,
     stopped: watch::Sender<Option<StoreError>>,
     pub(crate) stats: Counters,
+    pub(crate) metrics: Metrics,
 }
 
 /// The queue and who waits for it.
@@ -153,6 +155,7 @@ impl Shared {
             close: RwLock::new(()),
             stopped: watch::Sender::new(None),
             stats: Counters::default(),
+            metrics: Metrics::default(),
         })
     }
 
@@ -325,6 +328,7 @@ impl Journal {
             state.append(Op::Put { kind, key, value }, false);
         }
         for entry in entries {
+            self.shared.metrics.booked(entry);
             let last = state.last_row.entry(LEDGER.to_owned()).or_insert(0);
             *last = last.saturating_add(1);
             let seq = *last;
@@ -340,6 +344,12 @@ impl Journal {
         }
         drop(state);
         self.shared.wake.notify_one();
+    }
+
+    /// What is counted of this node.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// The number of the last row of `kind`, queued ones included; 0 if there is none.

@@ -21,7 +21,7 @@ use tokio::sync::{oneshot, watch, Notify};
 use tokio::task::JoinSet;
 
 use crate::alarms::Alarms;
-use crate::audit::{self, STORE_FILE};
+use crate::audit::{self, Ask, Told, STORE_FILE};
 use crate::backup::{self, Summary};
 use crate::books::Put;
 use crate::broadcast::Broadcaster;
@@ -794,24 +794,50 @@ impl Node {
     /// # Errors
     /// When the store or the seed cannot be read.
     pub async fn ledger_check(&self) -> Result<Verdict, NodeError> {
-        self.parts.journal.durable().await?;
         let (kind, network) = (self.config.store, self.config.network);
         let folder = self.config.data_dir.clone();
         let journal = self.parts.journal.clone();
-        let runtime = self.runtime.clone();
-        // A long history takes a while to read: not on a thread that others need.
-        let check = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                match kind {
-                    StoreKind::Sqlite => audit::check_dir(&folder).await,
-                    // There is no file to read beside the committer: it is asked.
-                    StoreKind::Memory | StoreKind::External => {
-                        audit::check_journal(&journal, network, &Seed::read(&folder)?).await
-                    }
+        self.over_the_books(move || async move {
+            match kind {
+                StoreKind::Sqlite => audit::check_dir(&folder).await,
+                // There is no file to read beside the committer: it is asked.
+                StoreKind::Memory | StoreKind::External => {
+                    audit::check_journal(&journal, network, &Seed::read(&folder)?).await
                 }
-            })
-        });
-        check
+            }
+        })
+        .await
+    }
+
+    /// Does the same, and says what the rows add up to.
+    ///
+    /// # Errors
+    /// When the store or the seed cannot be read; `config` if no time is asked for.
+    pub async fn report(&self, ask: Ask) -> Result<Told, NodeError> {
+        let (kind, network) = (self.config.store, self.config.network);
+        let folder = self.config.data_dir.clone();
+        let journal = self.parts.journal.clone();
+        self.over_the_books(move || async move {
+            match kind {
+                StoreKind::Sqlite => audit::report_dir(&folder, &ask).await,
+                StoreKind::Memory | StoreKind::External => {
+                    audit::report_journal(&journal, network, &Seed::read(&folder)?, &ask).await
+                }
+            }
+        })
+        .await
+    }
+
+    /// A long history takes a while to read: not on a thread that others need.
+    async fn over_the_books<T, F, W>(&self, work: F) -> Result<T, NodeError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> W + Send + 'static,
+        W: Future<Output = Result<T, NodeError>>,
+    {
+        self.parts.journal.durable().await?;
+        let runtime = self.runtime.clone();
+        tokio::task::spawn_blocking(move || runtime.block_on(work()))
             .await
             .map_err(|e| NodeError::internal(format!("the check failed: {e}")))?
     }

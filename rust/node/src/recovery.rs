@@ -51,7 +51,7 @@ pub const LOOKAHEAD: u32 = 10_000;
 const MAX_TRIES: u64 = 50_000;
 
 /// Methods that a node that recovers answers.
-const ALLOWED: [&str; 24] = [
+const ALLOWED: [&str; 26] = [
     "status",
     "wait_height",
     "new_address",
@@ -73,6 +73,8 @@ const ALLOWED: [&str; 24] = [
     "client_orders",
     "ledger",
     "ledger_check",
+    "report",
+    "metrics",
     "timeline",
     "backup",
     "recovery",

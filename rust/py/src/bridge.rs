@@ -34,6 +34,8 @@ const QUESTION: u8 = 3;
 const FORGET: u8 = 4;
 /// Log records that may wait for the interpreter; more are dropped and counted.
 const MAX_RECORDS: usize = 10_000;
+/// Of those, how many one drain hands over: the event loop has other things to do in between.
+const RECORDS: usize = 256;
 /// How long closing waits for the node, then for its threads.
 const CLOSE: Duration = Duration::from_secs(4);
 const THREADS: Duration = Duration::from_secs(1);
@@ -46,6 +48,7 @@ type Item = (u8, u64, String);
 /// What Rust leaves for Python to fetch: for the event loop, or for the thread of hooks that are no coroutines.
 struct Outbox {
     items: Mutex<VecDeque<Item>>,
+    records: Mutex<VecDeque<String>>,
     signal: Mutex<UnixStream>,
     /// A byte lies in the pipe: one wake-up serves all items.
     signalled: AtomicBool,
@@ -59,6 +62,7 @@ impl Outbox {
         signal.set_nonblocking(true)?;
         let outbox = Self {
             items: Mutex::default(),
+            records: Mutex::default(),
             signal: Mutex::new(signal),
             signalled: AtomicBool::new(false),
         };
@@ -71,18 +75,13 @@ impl Outbox {
     }
 
     fn push_record(&self, record: &Record) -> bool {
-        let body = json!({
-            "level": record.level,
-            "target": record.target,
-            "message": record.message,
-            "at_ms": record.at_ms,
-        });
+        let body = serde_json::to_string(record).unwrap_or_default();
         {
-            let mut items = lock(&self.items);
-            if items.len() >= MAX_RECORDS {
+            let mut records = lock(&self.records);
+            if records.len() >= MAX_RECORDS {
                 return false;
             }
-            items.push_back((LOG, 0, body.to_string()));
+            records.push_back(body);
         }
         self.wake();
         true
@@ -102,13 +101,23 @@ impl Outbox {
         lock(&self.items).pop_front()
     }
 
+    /// Everything that waits, but of log records only some: then it is to be asked again.
     fn drain(&self, readable: &Mutex<UnixStream>) -> Vec<Item> {
         let mut scratch = [0; 64];
         let mut readable = lock(readable);
         while matches!(readable.read(&mut scratch), Ok(n) if n > 0) {}
         // Cleared before the items are taken: a later item wakes again.
         self.signalled.store(false, Ordering::Release);
-        lock(&self.items).drain(..).collect()
+        let mut taken: Vec<Item> = lock(&self.items).drain(..).collect();
+        let mut records = lock(&self.records);
+        let some = records.len().min(RECORDS);
+        taken.extend(records.drain(..some).map(|body| (LOG, 0, body)));
+        let more = !records.is_empty();
+        drop(records);
+        if more {
+            self.wake();
+        }
+        taken
     }
 
     fn wake(&self) {

@@ -26,6 +26,21 @@ mod _ldkjit {
         py.detach(|| crate::check::ledger(&data_dir))
     }
 
+    #[pymodule_export]
+    use crate::check::History;
+
+    /// What the ledger in a data directory adds up to: the report, or an error, as JSON.
+    #[pyfunction]
+    fn report(py: Python<'_>, data_dir: std::path::PathBuf, ask: &str) -> PyResult<(bool, String)> {
+        py.detach(|| crate::check::report(&data_dir, ask))
+    }
+
+    /// The SQL that makes the views.
+    #[pyfunction]
+    fn views() -> &'static str {
+        ldkjit_node::history::VIEWS
+    }
+
     /// Writes the node in a data directory, running or not, into one new file.
     #[pyfunction]
     fn backup(

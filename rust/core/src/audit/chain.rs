@@ -88,9 +88,6 @@ impl ChainBook {
         let mut sum = 0_i64;
         for (txid, tx) in &self.live {
             sum = sum.saturating_add(tx.delta_sat);
-            verdict.chain_fees_sat = verdict
-                .chain_fees_sat
-                .saturating_add(tx.fee_sat.unwrap_or(0));
             match truth.transactions.get(txid) {
                 None => findings.push((tx.seq, format!("the wallet has no transaction {txid}"))),
                 Some(delta) if *delta != tx.delta_sat => findings.push((

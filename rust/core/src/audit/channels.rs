@@ -37,9 +37,6 @@ pub(super) struct ChannelBook {
     accounts: BTreeMap<ChannelId, Account>,
     /// Payments of our own over channels that were closed, msat: which, LDK does not say.
     unplaced: i128,
-    routing_fees: u64,
-    routing_paid: u64,
-    opening_paid: u64,
     /// The transactions that took something out of closed channels.
     takers: BTreeMap<String, (Purpose, Vec<ChainPart>)>,
 }
@@ -112,7 +109,6 @@ impl ChannelBook {
                 fee,
                 ..
             } => {
-                self.routing_paid = self.routing_paid.saturating_add(fee.0);
                 if fee >= amount {
                     return Err(format!("a fee of {} msat in {} msat", fee.0, amount.0));
                 }
@@ -127,14 +123,8 @@ impl ChannelBook {
                 }
             }
             LedgerEntry::HtlcClaimed {
-                channel,
-                amount,
-                skimmed,
-                ..
-            } => {
-                self.opening_paid = self.opening_paid.saturating_add(skimmed.0);
-                self.change(seq, channel, amount.0.into())
-            }
+                channel, amount, ..
+            } => self.change(seq, channel, amount.0.into()),
             LedgerEntry::Forwarded {
                 from,
                 to,
@@ -220,14 +210,13 @@ impl ChannelBook {
             let earned = received
                 .checked_sub(sent)
                 .and_then(|earned| earned.checked_sub(skim));
-            let fee = earned.ok_or_else(|| {
+            if earned.is_none() {
                 let (r, s) = (received.0, sent.0);
-                format!(
+                return Err(format!(
                     "{r} msat came, {s} went on and {} stayed as an opening fee",
                     skim.0
-                )
-            })?;
-            self.routing_fees = self.routing_fees.saturating_add(fee.0);
+                ));
+            }
         }
         for (channel, amount, sign) in [(from, received, 1), (to, sent, -1)] {
             match (channel, amount) {
@@ -280,14 +269,16 @@ impl ChannelBook {
         }
     }
 
+    /// What does not fit, and what closed channels cost, msat.
     pub(super) fn compare(
         &self,
         truth: &Truth,
         held: &BTreeMap<ChannelId, Bounds>,
         chain: &ChainBook,
         verdict: &mut Verdict,
-    ) -> Vec<Finding> {
+    ) -> (Vec<Finding>, Vec<(ChannelId, i64)>) {
         let mut findings = Vec::new();
+        let mut closed = Vec::new();
         for view in &truth.channels {
             let account = self.accounts.get(&view.channel);
             let value = account.map(|a| msat(a.value_sat.into()));
@@ -340,15 +331,12 @@ impl ChannelBook {
                     if truth.closing.contains_key(channel) && published {
                         verdict.closing_msat = verdict.closing_msat.saturating_add(left);
                     } else if account.spent.is_some() {
-                        verdict.closing_cost_msat = verdict.closing_cost_msat.saturating_add(left);
+                        closed.push((*channel, left));
                     }
                 }
             }
         }
-        verdict.routing_fees_msat = self.routing_fees;
-        verdict.routing_paid_msat = self.routing_paid;
-        verdict.opening_paid_msat = self.opening_paid;
-        findings
+        (findings, closed)
     }
 
     /// A closed channel: what did not come back must be fees, rounding, or too small for an output.

@@ -5,9 +5,11 @@ mod books;
 mod chain;
 mod channels;
 mod orders;
+mod report;
 
 pub use balance::{bounds, Bounds, ChannelView, HtlcState, HtlcView};
 pub use channels::ChannelLine;
+pub use report::{By, Line, Question, Report, Sums};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +18,7 @@ use serde::Serialize;
 use crate::ids::{ChannelId, PaymentHash};
 use crate::ledger::LedgerEntry;
 use crate::seal::{unseal, Link};
+use crate::time::Millis;
 use books::Books;
 
 /// What is to be found: the state of wallet and LDK in the same commit as the rows.
@@ -95,6 +98,15 @@ pub struct Audit {
 }
 
 impl Audit {
+    /// One that answers with a report too.
+    #[must_use]
+    pub fn asking(question: Question) -> Self {
+        Self {
+            books: Books::asking(question),
+            ..Self::default()
+        }
+    }
+
     /// Takes in the next row.
     pub fn row(&mut self, seq: u64, bytes: &[u8]) {
         let due = self.rows.saturating_add(1);
@@ -110,7 +122,7 @@ impl Audit {
                     self.blame(Some(seq), why.into());
                 }
                 self.link = link;
-                if let Err(why) = self.books.enter(Some(seq), &row.entry) {
+                if let Err(why) = self.books.enter(Some((seq, Millis(row.at_ms))), &row.entry) {
                     self.blame(Some(seq), why);
                 }
             }
@@ -123,7 +135,13 @@ impl Audit {
 
     /// Holds the rows against the truth.
     #[must_use]
-    pub fn finish(mut self, truth: &Truth) -> Verdict {
+    pub fn finish(self, truth: &Truth) -> Verdict {
+        self.finish_report(truth).0
+    }
+
+    /// Holds the rows against the truth, and says what they add up to.
+    #[must_use]
+    pub fn finish_report(mut self, truth: &Truth) -> (Verdict, Report) {
         for entry in &truth.untold {
             if let Err(why) = self.books.enter(None, entry) {
                 self.blame(None, format!("{why} (LDK has yet to tell of it)"));
@@ -142,6 +160,6 @@ impl Audit {
         }
         verdict.ok = self.bad.is_none();
         verdict.bad = self.bad;
-        verdict
+        (verdict, self.books.report())
     }
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::books::Finding;
 use super::chain::ChainBook;
 use super::channels::ChannelBook;
-use super::Verdict;
 use crate::amount::Msat;
 use crate::ids::{ChannelId, OpenId, PartId, PaymentHash, Scid};
 use crate::ledger::LedgerEntry;
@@ -19,7 +18,6 @@ pub(super) struct OrderBook {
     late: u64,
     /// Chain fees booked for orders.
     costs: BTreeMap<OpenId, Cost>,
-    earned: u64,
 }
 
 struct Cost {
@@ -209,7 +207,6 @@ impl OrderBook {
         let sale = self.sale(scid)?;
         sale.earned = sale.earned.checked_add(amount).unwrap_or(sale.earned);
         let came = sale.parts.values().any(|(of, _)| of == hash);
-        self.earned = self.earned.saturating_add(amount.0);
         if !came {
             return Err(format!(
                 "order {scid} earned from payment {hash}, of which no part came"
@@ -226,7 +223,7 @@ impl OrderBook {
         Ok(())
     }
 
-    pub(super) fn compare(&self, chain: &ChainBook, verdict: &mut Verdict) -> Vec<Finding> {
+    pub(super) fn compare(&self, chain: &ChainBook) -> Vec<Finding> {
         let mut findings: Vec<Finding> = Vec::new();
         for (skim, seq) in &self.kept {
             // What is not written yet has no order's row yet.
@@ -263,7 +260,6 @@ impl OrderBook {
                 }
             }
         }
-        verdict.opening_fees_msat = self.earned;
         findings
     }
 }

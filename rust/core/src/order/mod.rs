@@ -110,6 +110,7 @@ impl Order {
             fee: self.fee,
             trust: self.terms.trust,
             reserved_sat: self.terms.reserved_sat,
+            tier: Some(self.terms.params.tier()),
         }
     }
 

@@ -44,17 +44,19 @@ impl Service {
                     "lsps0",
                     format_args!("bad message from {peer}: {}", response.error.message),
                 );
-                lock(&service.state).refused.add(&response.error);
+                service.refuse(node, &response.error);
                 node.transport.send(peer, response.encode());
                 return;
             }
         };
+        node.parts.journal.metrics().asked(&request.method);
         {
             let mut state = lock(&service.state);
             let under_way = state.requests.entry(peer).or_insert(0);
             if *under_way >= service.config.limits.max_pending_requests {
                 let error = RpcError::refusal(Reason::TooManyRequests, None);
-                state.refused.add(&error);
+                drop(state);
+                service.refuse(node, &error);
                 service.seldom.warn(
                     &node.parts.log,
                     "lsps0",
@@ -92,7 +94,7 @@ impl Service {
                     .transport
                     .send(peer, encode_result(&request.id, &result)),
                 Some(Err(error)) => {
-                    lock(&service.state).refused.add(&error);
+                    service.refuse(&node, &error);
                     node.parts.log.info(
                         "lsps2",
                         format_args!(
@@ -109,6 +111,11 @@ impl Service {
                 None => {}
             }
         });
+    }
+
+    fn refuse(&self, node: &Node, why: &RpcError) {
+        node.parts.journal.metrics().refused(why);
+        lock(&self.state).refused.add(why);
     }
 
     async fn answer(

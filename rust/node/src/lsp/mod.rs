@@ -23,7 +23,9 @@ use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::liquidity::Books;
 use ldkjit_core::lsps0::RpcError;
 use ldkjit_core::menu::Secret;
-use ldkjit_core::order::{ChannelView, Env, Input, Order, OrderLimits, State as OrderState};
+use ldkjit_core::order::{
+    ChannelView, Env, Input, Order, OrderLimits, PartStatus, State as OrderState,
+};
 use ldkjit_core::policy::Hook;
 use ldkjit_core::rules::Rules;
 use ldkjit_core::sizing::Sizing;
@@ -365,6 +367,15 @@ impl Service {
             state.opening.remove(&open);
         }
         state.remove(scid);
+    }
+
+    /// How many HTLCs are held, and since when the oldest is.
+    #[must_use]
+    pub fn held(&self) -> (u32, Option<Millis>) {
+        let state = lock(&self.state);
+        let parts = state.orders.values().flat_map(|order| order.parts.values());
+        let held = parts.filter(|part| part.status == PartStatus::Held);
+        (state.books.total.held, held.map(|part| part.arrived).min())
     }
 
     /// Whether this client has an order that is not over.

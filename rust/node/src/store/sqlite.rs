@@ -162,7 +162,7 @@ impl SqliteStore {
         })
     }
 
-    fn db(&self) -> Result<&Connection, StoreError> {
+    pub(crate) fn db(&self) -> Result<&Connection, StoreError> {
         self.db.as_ref().ok_or(StoreError::Closed)
     }
 }

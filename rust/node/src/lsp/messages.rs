@@ -155,6 +155,8 @@ impl Service {
                     Err(reason) => Err(reason),
                 };
                 match sold {
+                    // A node whose store failed is about to end: it does not refuse, it is silent.
+                    Err(Reason::Internal) if node.parts.journal.durable().await.is_err() => None,
                     Err(reason) => Some(Err(RpcError::refusal(reason, None))),
                     Ok(response) => {
                         let durable = node.parts.journal.durable().await;

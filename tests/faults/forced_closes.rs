@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::common::chain::{Blocks, ANCHOR};
 use crate::common::{
-    coins_sat, count, event, events, finish, id, jit_invoice, ledger, order_state, outcome, room,
-    until, with, World,
+    assert_failed, coins_sat, count, event, events, finish, id, jit_invoice, ledger, order_state,
+    outcome, pay, room, until, with, World,
 };
 
 const SIZE: u64 = 100_000_000;
@@ -263,6 +263,25 @@ async fn is_resolved(htlc: Htlc, closer: Closer) {
     let opens = count(lsp, ["channel_opened", "order_paid"]).await;
     assert_eq!(opens, [opened as usize, usize::from(succeeds)]);
     finish(living).await;
+}
+
+/// A channel that closes between our forward and LDK's takes the part along; LDK names it by the channel's alias alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_whose_channel_closes_before_it_is_there_has_failed() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let fault = Some(Fault::ClosesAtForward);
+    let [lsp, payer, wallet] = world.sale(json!({}), fault, None).await;
+    let bought = jit_invoice(&wallet, Some(SIZE)).await;
+    assert_failed(&pay(&payer, &bought.bolt11).await);
+    until("nothing is bound any more", || {
+        lsp.lsp.as_ref().unwrap().orders().is_empty()
+    })
+    .await;
+    let rows = count(&lsp, ["channel_opened", "client_scored", "order_paid"]).await;
+    assert_eq!(rows, [1, 1, 0]);
+    finish([&wallet, &payer, &lsp]).await;
 }
 
 macro_rules! closes {

@@ -226,9 +226,15 @@ async def ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback nobody listens on now; bind them soon, and expect to lose the race."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+    """Ports on loopback nobody listens on now; bind them soon, and expect to lose the race.
+
+    They lie below those that systems lend to outgoing connections, or a program that is started
+    again could find its port lent.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.choice(range(15_000, 32_000))
+        with contextlib.suppress(OSError), socket.socket() as held:
+            held.bind(("127.0.0.1", port))
+            found += [port] if port not in found else []
+    return found

@@ -160,7 +160,7 @@ async fn drive(node: Arc<Node>) {
             let _gate = node.parts.journal.gate().await;
             handle_events(&node).await;
             if delay.is_zero() && node.cm.needs_pending_htlc_processing() {
-                node.cm.process_pending_htlc_forwards();
+                forward(&node);
                 handle_events(&node).await;
             }
         }
@@ -170,7 +170,7 @@ async fn drive(node: Arc<Node>) {
             // Between half and one and a half of it: irregular, as LDK asks for privacy.
             tokio::time::sleep(node.spread(delay, 1_000)).await;
             let _gate = node.parts.journal.gate().await;
-            node.cm.process_pending_htlc_forwards();
+            forward(&node);
             continue;
         }
         let mut news = pin!(news);
@@ -181,6 +181,13 @@ async fn drive(node: Arc<Node>) {
             () = node.wake.notified() => {}
         }
     }
+}
+
+fn forward(node: &Node) {
+    if let Some(lsp) = &node.lsp {
+        lsp.on_forwards();
+    }
+    node.cm.process_pending_htlc_forwards();
 }
 
 /// Handles what is pending at the start.

@@ -1,11 +1,12 @@
 //! A regtest bitcoind for one test: `BITCOIND_EXE` names the program; it ends, and its folder goes, with the test.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bitcoin::Network;
 use ldkjit_node::chain::bitcoind::{Bitcoind, BitcoindConfig};
@@ -30,16 +31,12 @@ impl Running {
             eprintln!("BITCOIND_EXE is not set: nothing was tested");
             return None;
         };
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder =
             std::env::temp_dir().join(format!("ldkjit-bitcoind-{}-{n}", std::process::id()));
         let data = folder.join("bitcoind");
         std::fs::create_dir_all(&data).unwrap();
+        let port = free_port();
         let mut command = Command::new(&exe);
         command
             .arg(format!("-datadir={}", data.display()))
@@ -58,8 +55,9 @@ impl Running {
         if String::from_utf8_lossy(&version.stdout).contains("Knots") {
             command.arg("-corepolicy=1");
         }
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let running = Self {
+        let words = File::create(folder.join("words")).unwrap();
+        command.stdout(Stdio::null()).stderr(words);
+        let mut running = Self {
             child: command.spawn().unwrap(),
             command,
             folder,
@@ -71,7 +69,7 @@ impl Running {
             },
         };
         let chain = Arc::new(Bitcoind::new(&running.config, Network::Regtest).unwrap());
-        answers(&chain).await;
+        running.answers(&chain).await;
         Some((running, chain))
     }
 
@@ -87,17 +85,36 @@ impl Running {
     pub async fn back(&mut self, chain: &Bitcoind, flags: &[&str]) {
         self.command.args(flags);
         self.child = self.command.spawn().unwrap();
-        answers(chain).await;
+        self.answers(chain).await;
+    }
+
+    /// Until it answers. It ends when it finds its port taken, for a moment, by a neighbour's look for one: again, then.
+    async fn answers(&mut self, chain: &Bitcoind) {
+        let mut starts = 1;
+        let end = Instant::now() + Duration::from_secs(60);
+        while let Err(error) = chain.check().await {
+            assert!(matches!(error, ChainError::Unreachable(_)), "{error:?}");
+            assert!(Instant::now() < end, "bitcoind does not answer");
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let words = || std::fs::read_to_string(self.folder.join("words")).unwrap();
+                assert!(starts < 5, "bitcoind ends, {status}: {}", words());
+                starts += 1;
+                self.child = self.command.spawn().unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
-async fn answers(chain: &Bitcoind) {
-    let mut tries = 0;
-    while let Err(error) = chain.check().await {
-        assert!(matches!(error, ChainError::Unreachable(_)), "{error:?}");
-        tries += 1;
-        assert!(tries < 200, "bitcoind does not start");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+/// One that nobody listens on, and below those the system lends to outgoing connections, which would take it.
+fn free_port() -> u16 {
+    loop {
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).unwrap();
+        let port = 15_000 + u16::from_le_bytes(random) % 17_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -257,7 +257,7 @@ fn fail_part(node: &Node, state: &mut State, client: &PublicKey, part: PartId, c
 
 fn forward_part(
     node: &Node,
-    state: &State,
+    state: &mut State,
     scid: Scid,
     client: &PublicKey,
     part: PartId,
@@ -283,7 +283,16 @@ fn forward_part(
     );
     match forwarded {
         Ok(()) => {
+            state.given.insert(part);
             node.timeline.stamp(hash, "forwarded");
+            #[cfg(feature = "faults")]
+            if node.config.fault == Some(super::Fault::ClosesAtForward) {
+                let _ = node.cm.force_close_broadcasting_latest_txn(
+                    &convert::ldk_channel(&channel),
+                    client,
+                    "the forward's channel".into(),
+                );
+            }
             node.wake.notify_one();
             None
         }

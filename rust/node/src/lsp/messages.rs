@@ -154,6 +154,13 @@ impl Service {
                     Err(reason) => Err(RpcError::refusal(reason, None)),
                 };
                 match sold {
+                    // A node whose store failed is about to end: it does not refuse, it is silent.
+                    Err(error)
+                        if error == RpcError::refusal(Reason::Internal, None)
+                            && node.parts.journal.durable().await.is_err() =>
+                    {
+                        None
+                    }
                     Err(error) => Some(Err(error)),
                     Ok(response) => {
                         let durable = node.parts.journal.durable().await;

@@ -11,14 +11,14 @@ mod quotas;
 mod scores;
 pub mod webhooks;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bitcoin::secp256k1::PublicKey;
 #[cfg(feature = "faults")]
 use bitcoin::Transaction;
 use ldkjit_core::amount::Msat;
-use ldkjit_core::ids::{ChannelId, NodeId, OpenId, Scid};
+use ldkjit_core::ids::{ChannelId, NodeId, OpenId, PartId, Scid};
 use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::liquidity::Books;
 use ldkjit_core::lsps0::RpcError;
@@ -75,6 +75,8 @@ pub enum Fault {
     HangsUpAtClaim,
     /// As an LSP: loses the client, who has accepted, as it is about to fund the channel, at the first attempt.
     LosesClient,
+    /// As an LSP: closes by force the channel that it has just given a part to.
+    ClosesAtForward,
     /// As an LSP: a preimage demands that the funding transaction is published, and the node dies before it is.
     DiesBeforeBroadcast,
 }
@@ -106,6 +108,8 @@ pub(crate) struct State {
     opening: HashMap<OpenId, lightning::ln::types::ChannelId>,
     /// `HTLCHandlingFailed` events to expect for parts that we failed by an impossible forward.
     impossible: HashMap<ChannelId, u32>,
+    /// Parts given to a channel that LDK has not tried to put there yet.
+    given: HashSet<PartId>,
     /// Peers that intercepted parts came from, latest first.
     payers: VecDeque<PublicKey>,
     /// Requests under way, by peer.
@@ -164,6 +168,29 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Whether a failure over this channel is one of a part that we failed there.
+    fn was_impossible(&mut self, channel: ChannelId) -> bool {
+        let Some(expected) = self.impossible.get_mut(&channel) else {
+            return false;
+        };
+        *expected = expected.saturating_sub(1);
+        if *expected == 0 {
+            self.impossible.remove(&channel);
+        }
+        true
+    }
+
+    /// Whether there is one over a channel that has closed since.
+    fn was_impossible_for_closed(&mut self, node: &Node) -> bool {
+        if self.impossible.is_empty() {
+            return false;
+        }
+        let channels = node.cm.list_channels();
+        let open: HashSet<_> = channels.iter().map(|c| ChannelId(c.channel_id.0)).collect();
+        let closed = self.impossible.keys().find(|c| !open.contains(*c)).copied();
+        closed.is_some_and(|channel| self.was_impossible(channel))
     }
 
     fn of_client(&self, client: &NodeId) -> Vec<Scid> {

@@ -3,12 +3,13 @@
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Transaction};
 use ldkjit_core::amount::Msat;
-use ldkjit_core::ids::{ChannelId, OpenId, Outpoint, PartId, PaymentHash, Scid};
+use ldkjit_core::ids::{ChannelId, NodeId, OpenId, Outpoint, PartId, PaymentHash, Scid};
 use ldkjit_core::ledger::LedgerEntry;
 use ldkjit_core::lsps0::clean_text;
 use ldkjit_core::lsps5::Notice;
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{Input, OpenFailure, OpenPhase, PartStatus, State as OrderState};
+use lightning::chain::channelmonitor::Balance;
 use lightning::events::ClosureReason;
 use lightning::ln::channelmanager::InterceptId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -228,10 +229,27 @@ impl Service {
         }
     }
 
-    /// LDK gave up an intercepted part of this scid, without saying which.
+    /// LDK gave up an HTLC to this scid, without saying which: one that waits for us under a jit scid, or one that we gave to a
+    /// channel which closed before LDK had put it there, and which LDK calls by its alias.
     pub fn on_invalid_forward(&self, node: &Node, scid: u64) {
         let mut state = lock(&self.state);
-        self.check_held(node, &mut state, Scid(scid));
+        if state.orders.contains_key(&Scid(scid)) {
+            return self.check_held(node, &mut state, Scid(scid));
+        }
+        if state.was_impossible_for_closed(node) {
+            return;
+        }
+        let scids: Vec<Scid> = state.orders.keys().copied().collect();
+        let missing = missing(node, &state, &scids);
+        if let Some(lost) = missing.into_iter().find(|part| !part.is_open) {
+            let (scid, id) = (lost.scid, lost.id);
+            self.apply(node, &mut state, scid, Input::PartFailed { id });
+        }
+    }
+
+    /// LDK is about to forward what it was given.
+    pub fn on_forwards(&self) {
+        lock(&self.state).given.clear();
     }
 
     fn check_held(&self, node: &Node, state: &mut State, scid: Scid) {
@@ -524,41 +542,115 @@ impl Service {
     /// A forwarded HTLC failed downstream; LDK says only over which channel.
     pub fn on_forward_failed(&self, node: &Node, client: &PublicKey, channel: ChannelId) {
         let mut state = lock(&self.state);
-        if let Some(expected) = state.impossible.get_mut(&channel).filter(|n| **n > 0) {
-            *expected = expected.saturating_sub(1);
+        if state.was_impossible(channel) {
             return;
         }
-        // What LDK still has on its way to this client, by payment and amount: a part that is not among it has failed.
-        let mut pending: BTreeMap<(PaymentHash, u64), u32> = BTreeMap::new();
-        for channel in node.cm.list_channels_with_counterparty(client) {
-            for htlc in channel.pending_outbound_htlcs {
-                let key = (PaymentHash(htlc.payment_hash.0), htlc.amount_msat);
-                let count = pending.entry(key).or_insert(0);
-                *count = count.saturating_add(1);
-            }
-        }
-        let mut missing = Vec::new();
-        for scid in state.of_client(&convert::node_id(client)) {
-            for (id, part) in state.orders.get(&scid).iter().flat_map(|o| &o.parts) {
-                if let PartStatus::Forwarding {
-                    channel: given,
-                    amount,
-                    ..
-                } = part.status
-                {
-                    match pending.get_mut(&(part.hash, amount.0)) {
-                        Some(count) if *count > 0 => *count = count.saturating_sub(1),
-                        _ => missing.push((given != channel, scid, *id)),
-                    }
-                }
-            }
-        }
+        let scids = state.of_client(&convert::node_id(client));
+        let missing = missing(node, &state, &scids);
         // One given to the channel that the event names is the likelier.
-        let found = missing.into_iter().min().map(|(_, scid, id)| (scid, id));
-        if let Some((scid, id)) = found {
+        let found = missing
+            .into_iter()
+            .min_by_key(|part| part.channel != channel);
+        if let Some(Missing { scid, id, .. }) = found {
             self.apply(node, &mut state, scid, Input::PartFailed { id });
         }
     }
+}
+
+/// A part that was given to a channel, and is in none and not on the chain.
+struct Missing {
+    scid: Scid,
+    id: PartId,
+    /// The channel it was given to, and whether that is still open.
+    channel: ChannelId,
+    is_open: bool,
+}
+
+/// The parts of these orders that LDK has tried to forward and that are on their way no more.
+fn missing(node: &Node, state: &State, scids: &[Scid]) -> Vec<Missing> {
+    let mut of_clients: BTreeMap<NodeId, (BTreeSet<ChannelId>, Htlcs)> = BTreeMap::new();
+    let mut of_closed: BTreeMap<ChannelId, Htlcs> = BTreeMap::new();
+    let mut missing = Vec::new();
+    for order in scids.iter().filter_map(|scid| state.orders.get(scid)) {
+        let (scid, client) = (order.terms.scid, order.terms.client);
+        for (&id, part) in &order.parts {
+            let PartStatus::Forwarding {
+                channel, amount, ..
+            } = part.status
+            else {
+                continue;
+            };
+            if state.given.contains(&id) {
+                continue;
+            }
+            let (open, pending) = of_clients
+                .entry(client)
+                .or_insert_with(|| in_channels(node, &client));
+            let is_open = open.contains(&channel);
+            let is_pending = take(pending, (part.hash, amount.0));
+            let is_on_chain = !is_open && !is_pending && {
+                let htlcs = of_closed.entry(channel);
+                let htlcs = htlcs.or_insert_with(|| on_chain(node, &channel));
+                take(htlcs, (part.hash, amount.sat_floor()))
+            };
+            if !is_pending && !is_on_chain {
+                missing.push(Missing {
+                    scid,
+                    id,
+                    channel,
+                    is_open,
+                });
+            }
+        }
+    }
+    missing
+}
+
+/// How many HTLCs there are of a payment and an amount.
+type Htlcs = BTreeMap<(PaymentHash, u64), u32>;
+
+/// A client's channels, and what is on its way to it there, amounts in msat.
+fn in_channels(node: &Node, client: &NodeId) -> (BTreeSet<ChannelId>, Htlcs) {
+    let channels = convert::public_key(client)
+        .map(|client| node.cm.list_channels_with_counterparty(&client))
+        .unwrap_or_default();
+    let open = channels.iter().map(|c| ChannelId(c.channel_id.0)).collect();
+    let htlcs = channels.into_iter().flat_map(|c| c.pending_outbound_htlcs);
+    let keys = htlcs.map(|htlc| (PaymentHash(htlc.payment_hash.0), htlc.amount_msat));
+    (open, count(keys))
+}
+
+/// What is on its way on the chain, out of a closed channel, amounts in sat.
+fn on_chain(node: &Node, channel: &ChannelId) -> Htlcs {
+    let monitor = node.monitors.get_monitor(convert::ldk_channel(channel));
+    let balances = monitor.map(|monitor| monitor.get_claimable_balances());
+    let waiting = |balance| match balance {
+        Balance::MaybeTimeoutClaimableHTLC {
+            amount_satoshis,
+            payment_hash,
+            ..
+        } => Some((PaymentHash(payment_hash.0), amount_satoshis)),
+        _ => None,
+    };
+    count(balances.into_iter().flatten().filter_map(waiting))
+}
+
+fn count(keys: impl Iterator<Item = (PaymentHash, u64)>) -> Htlcs {
+    let mut counts = Htlcs::new();
+    for key in keys {
+        let count = counts.entry(key).or_insert(0);
+        *count = count.saturating_add(1);
+    }
+    counts
+}
+
+/// Takes one of these, if there is one.
+fn take(htlcs: &mut Htlcs, key: (PaymentHash, u64)) -> bool {
+    htlcs.get_mut(&key).is_some_and(|count| {
+        let some = *count > 0;
+        *count = count.saturating_sub(1);
+        some
+    })
 }
 
 /// The lowest expiry among the incoming HTLCs of this payment; LDK's event does not carry it.

@@ -120,6 +120,7 @@ class HookRunner:
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
         self._stuck: list[_Worker] = []
+        self._last: _Worker | None = None  # it hangs too, and may have no successor
         self._given_up: deque[int] = deque(maxlen=_MEMORY)
 
     def places(self) -> dict[str, str]:
@@ -170,9 +171,10 @@ class HookRunner:
                 return
             self._stuck = [each for each in self._stuck if each.busy is not None]
             if len(self._stuck) >= _MAX_STUCK:
+                self._last = worker
                 return
             worker.replaced = True
-        self._stuck.append(worker)
+            self._stuck.append(worker)
         self._begin_thread(native)
 
     async def _answer(self, id: int, text: str) -> None:
@@ -227,6 +229,12 @@ class HookRunner:
                 self._reply(id, text, self._answer_here(text), began)
                 with self._lock:
                     worker.busy = None
+                    last, self._last = self._last, None
+                    if last is not None and last is not worker:
+                        # The first that comes back takes the place of the last.
+                        last.replaced, worker.replaced = True, False
+                        self._stuck = [last if each is worker else each for each in self._stuck]
+                        self._worker = worker
                     # A child that a hook forked has no node.
                     if worker.replaced or os.getpid() != self._pid:
                         return

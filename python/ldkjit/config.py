@@ -114,6 +114,8 @@ def _config_error(owner: str, error: ValidationError) -> ConfigError:
         cause = each.get("ctx", {}).get("error")
         if isinstance(cause, ConfigError):  # of a nested setting, which has checked itself
             inner: dict[str, str] = cause.details.get("fields", {})
+            if not inner:
+                problems[field] = cause.message
             problems.update({f"{field}.{name}": text for name, text in inner.items()})
             continue
         if each["type"] == "missing":
@@ -481,6 +483,12 @@ class Hours(Config):
         validation_alias=AliasChoices("until_hour", "until"), serialization_alias="until"
     )
     menu: list[FeeTier] = Field(max_length=64)
+
+    @model_validator(mode="after")
+    def _some_time(self) -> Hours:
+        if self.from_hour == self.until_hour:
+            raise ValueError("from_hour and until_hour are the same: for the whole day use menu")
+        return self
 
 
 class Quota(Config):

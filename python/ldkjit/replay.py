@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,19 +44,22 @@ class Recorder:
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path, self._max_bytes = path, max_bytes
+        # Hooks run on the loop and on a thread: two that find it full must not both move it.
+        self._lock = threading.Lock()
 
     def add(self, question: str, answer: str | None, ms: int) -> None:
         """Keep a question, its answer (None: none in time) and how long it took, ms."""
         told = "null" if answer is None else answer
         line = f'{{"question": {question}, "answer": {told}, "ms": {ms}}}\n'.encode()
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _PRIVATE)
-        try:
-            os.write(file, line)
-            full = os.fstat(file).st_size >= self._max_bytes
-        finally:
-            os.close(file)
-        if full:
-            self._path.replace(self._path.with_name(self._path.name + ".1"))
+        with self._lock:
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _PRIVATE)
+            try:
+                os.write(file, line)
+                full = os.fstat(file).st_size >= self._max_bytes
+            finally:
+                os.close(file)
+            if full:
+                self._path.replace(self._path.with_name(self._path.name + ".1"))
 
 
 @dataclass(frozen=True)

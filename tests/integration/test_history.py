@@ -149,7 +149,7 @@ def views_of(history: History) -> None:
     db = sqlite3.connect(f"file:{history.data_dir}/node.sqlite?mode=ro", uri=True)
     db.executescript(views())
     for name in VIEWS:
-        cursor = db.execute(f"SELECT * FROM {name} ORDER BY seq")  # noqa: S608 (one of ours)
+        cursor = db.execute(f"SELECT * FROM {name} ORDER BY seq")  # one of ours
         columns = [str(each[0]).removesuffix("_ms") for each in cursor.description]
         rows = list(getattr(history, name)())
         found = cursor.fetchall()

@@ -13,6 +13,7 @@ from ldkjit import (
     Bitcoind,
     ConfigError,
     FeeTier,
+    Hours,
     Lending,
     Limits,
     Lsp,
@@ -120,6 +121,12 @@ def test_what_an_lsp_risks_has_bounds(
         made(**values)
     assert list(_fields(caught.value)) == [field]
     assert accepted in _fields(caught.value)[field]
+
+
+def test_hours_take_some_time() -> None:
+    with pytest.raises(ConfigError, match="the same"):
+        Hours(from_hour=3, until_hour=3, menu=[FeeTier()])
+    Hours(from_hour=22, until_hour=6, menu=[FeeTier()])
 
 
 def test_webhooks_are_off_unless_asked_for_and_have_bounds() -> None:

@@ -30,6 +30,7 @@ from ldkjit import (
     Policy,
     PolicyConfig,
     Refuse,
+    ServiceState,
     TrustModel,
 )
 from ldkjit._bridge import Bridge
@@ -54,6 +55,7 @@ def test_questions_are_typed() -> None:
     assert isinstance(menu, MenuRequest)
     assert menu.menu == (TIER,)
     assert (menu.client.exposure, menu.state.height) == (Msat(5_000), 7)
+    assert isinstance(menu.state, ServiceState)
     order = _question("sell", ORDER)
     assert isinstance(order, OrderRequest)
     assert (order.size, order.fee, order.min_fee) == (Msat(100_000), None, Msat(2_000))

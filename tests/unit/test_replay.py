@@ -14,12 +14,14 @@ from ldkjit import (
     Accept,
     ChannelTerms,
     ConfigError,
+    Decision,
     FeeTier,
     MenuRequest,
     Msat,
     OrderRequest,
     Policy,
     Refuse,
+    Replay,
     sat,
 )
 from ldkjit.replay import Recorder, read
@@ -78,6 +80,8 @@ async def test_the_same_decisions_again(history: Path) -> None:
             return ChannelTerms()
 
     told = await Same().replay(history)
+    assert isinstance(told, Replay)
+    assert isinstance(told.decisions[0], Decision)
     assert [each.before for each in told.decisions] == [
         "sold", "sold", "refused", "failed", "opened",
     ]  # fmt: skip

@@ -44,6 +44,8 @@ _SESSION: dict[str, str] = {
     "default_transaction_isolation": "read committed",
     "client_min_messages": "warning",
     "lock_timeout": "10s",
+    # A large load or commit takes what it takes; that the server is there, the keepalives tell.
+    "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "30s",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "5",

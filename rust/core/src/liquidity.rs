@@ -62,7 +62,7 @@ impl Burden {
 pub struct Books {
     /// Of all orders.
     pub total: Burden,
-    /// Of those bought without a token.
+    /// Of those bought without a token that the rules name.
     pub strangers: Burden,
     clients: BTreeMap<NodeId, Burden>,
 }
@@ -72,7 +72,7 @@ impl Books {
     pub fn add(&mut self, order: &Order) {
         let burden = order.burden();
         self.total = self.total.plus(burden);
-        if order.terms.token.is_none() {
+        if order.terms.is_stranger() {
             self.strangers = self.strangers.plus(burden);
         }
         let client = self.clients.entry(order.terms.client).or_default();
@@ -83,7 +83,7 @@ impl Books {
     pub fn remove(&mut self, order: &Order) {
         let burden = order.burden();
         self.total = self.total.minus(burden);
-        if order.terms.token.is_none() {
+        if order.terms.is_stranger() {
             self.strangers = self.strangers.minus(burden);
         }
         if let Some(client) = self.clients.get_mut(&order.terms.client) {

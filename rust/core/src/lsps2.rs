@@ -277,10 +277,11 @@ pub fn offer_tiers(
 ) -> Result<Menu, Reason> {
     // Validated tiers always build; a menu that does not is ours to mend, not the client's.
     let mut menu = Menu::build(tiers, client, token, secret, now).map_err(|_| Reason::Internal)?;
+    let known = token.is_some_and(|token| rules.knows(token));
     menu.0.retain(|params| {
         let needed = stock.needed_sat(params, None);
         needed.is_ok_and(|sat| {
-            let promised = stock.promise(&rules.lending, books, token.is_some(), sat);
+            let promised = stock.promise(&rules.lending, books, known, sat);
             promised.is_ok()
         })
     });
@@ -298,6 +299,8 @@ pub struct Sale {
     pub fee: Option<Msat>,
     /// The token under whose menu the offer was made.
     pub token: Option<String>,
+    /// Only a hook knows it.
+    pub unknown_token: bool,
     /// Who trusts whom.
     pub trust: TrustModel,
     /// Coins promised until the channel is opened, sat.
@@ -362,7 +365,7 @@ pub fn decide_buy(
     let amount = request.size.unwrap_or(params.min_payment_size_msat);
     let (rules, books, stock) = (seller.rules, seller.books, seller.stock);
     rules.admit(client)?;
-    let has_token = token.is_some();
+    let has_token = token.as_deref().is_some_and(|token| rules.knows(token));
     let (own, strangers) = seller.scores;
     let standing = Standing {
         client: own,
@@ -383,6 +386,7 @@ pub fn decide_buy(
         params: params.clone(),
         size: request.size,
         fee,
+        unknown_token: token.is_some() && !has_token,
         token,
         trust,
         reserved_sat,

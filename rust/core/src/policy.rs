@@ -331,11 +331,6 @@ pub enum AnswerError {
         /// Its field.
         field: &'static str,
     },
-    /// No channel may be that large.
-    TooLarge {
-        /// The most, sat.
-        max_sat: u64,
-    },
 }
 
 impl fmt::Display for AnswerError {
@@ -343,9 +338,6 @@ impl fmt::Display for AnswerError {
         match self {
             Self::Menu(error) => error.fmt(f),
             Self::Tier { index, field } => write!(f, "tier {index}: {field} is out of range"),
-            Self::TooLarge { max_sat } => {
-                write!(f, "a channel may have {max_sat} sat at most")
-            }
         }
     }
 }
@@ -400,28 +392,22 @@ impl SellYes {
 }
 
 impl ChannelYes {
-    /// Whether such a channel may be at all.
-    ///
-    /// # Errors
-    /// `TooLarge`.
-    pub fn check(self, max_sat: u64) -> Result<(), AnswerError> {
-        if self.value_sat.is_some_and(|value| value > max_sat) {
-            return Err(AnswerError::TooLarge { max_sat });
-        }
-        Ok(())
-    }
-
-    /// What is granted: never less than the payment needs, and beyond that no more than the limits leave.
+    /// What is granted: never less than the payment needs, and beyond that no more than the limits and the coins leave.
     #[must_use]
     pub fn grant(
         self,
         rules: &Rules,
         books: &Books,
+        stock: &Stock,
         order: &Order,
         needed_sat: u64,
     ) -> ChannelTerms {
         let room = rules.limits.room_sat(&rules.lending, books, order);
-        let value_sat = self.value_sat.unwrap_or(needed_sat).min(room);
+        // Coins beyond what is needed, that are promised to nobody.
+        let reserved = u64::try_from(books.total.reserved_sat).unwrap_or(u64::MAX);
+        let coins = needed_sat.saturating_add(stock.coins_sat.saturating_sub(reserved));
+        let most = room.min(coins).min(stock.sizing.max_sat);
+        let value_sat = self.value_sat.unwrap_or(needed_sat).min(most);
         ChannelTerms {
             value_sat: value_sat.max(needed_sat),
         }

@@ -32,8 +32,11 @@ impl Quota {
         }
         // The time that one sale takes of it; that of all together may be a little longer than `per_ms`.
         let step = self.per_ms.div_ceil(sales).max(1);
-        let after = used.0.max(now).saturating_add(step);
-        if after.since(now) <= step.saturating_mul(sales) {
+        let whole = step.saturating_mul(sales);
+        // A clock that was ahead once costs no more than one whole time.
+        let used = used.0.max(now).min(now.saturating_add(whole));
+        let after = used.saturating_add(step);
+        if after.since(now) <= whole {
             Ok(Used(after))
         } else {
             Err(Reason::QuotaUsed)

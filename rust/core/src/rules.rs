@@ -114,7 +114,7 @@ impl Limits {
             self.max_exposure_per_client_msat.0.into(),
             self.max_unconfirmed_per_client_msat.0.into(),
         ));
-        if order.terms.token.is_none() {
+        if order.terms.is_stranger() {
             let share = |limit| lending.strangers_share(limit);
             room = room.min(left(books.strangers, share(all), share(in_air)));
         }
@@ -296,6 +296,18 @@ impl Rules {
         raised.collect::<Option<_>>().ok_or(Reason::FeeOverflow)
     }
 
+    /// Whether the rules name this token. One that they do not name may be of a hook, or of anybody.
+    #[must_use]
+    pub fn knows(&self, token: &str) -> bool {
+        self.token_menus.contains_key(token)
+    }
+
+    /// The token whose quota a sale falls under; `None` is that of all others together.
+    #[must_use]
+    pub fn quota_of<'a>(&self, token: Option<&'a str>) -> Option<&'a str> {
+        token.filter(|token| self.knows(token))
+    }
+
     /// What is used up of the quota that a sale falls under; nothing if there is none.
     ///
     /// # Errors
@@ -306,7 +318,7 @@ impl Rules {
         used: Used,
         now: Millis,
     ) -> Result<Option<Used>, Reason> {
-        let quota = match token {
+        let quota = match self.quota_of(token) {
             Some(token) => self.token_quotas.get(token),
             None => self.quota.as_ref(),
         };

@@ -275,6 +275,9 @@ proptest! {
     fn what_is_granted_carries_the_payment_and_stays_within_the_limits(
         wanted in prop::option::of(0..2_000_000_u64),
         needed in 1..1_000_000_u64,
+        max_sat in 0..2_000_000_u64,
+        coins_sat in 0..2_000_000_u64,
+        reserved_sat in 0..1_000_000_u64,
         own_msat in 1..1_000_000_000_u64,
         others_msat in 0..1_000_000_000_u64,
         all in 0..3_000_000_000_u64,
@@ -292,11 +295,16 @@ proptest! {
             ..Rules::default()
         };
         let own = order(2, own_msat, token, 0);
-        let books = books(&[own.clone(), order(3, others_msat, token, 0)]);
-        let granted = ChannelYes { value_sat: wanted }.grant(&rules, &books, &own, needed).value_sat;
+        let books = books(&[own.clone(), order(3, others_msat, token, reserved_sat)]);
+        let mut stock = stock(coins_sat);
+        stock.sizing.max_sat = max_sat;
+        let yes = ChannelYes { value_sat: wanted };
+        let granted = yes.grant(&rules, &books, &stock, &own, needed).value_sat;
         prop_assert!(granted >= needed);
         prop_assert!(granted <= needed.max(wanted.unwrap_or(needed)));
         if granted > needed {
+            prop_assert!(granted <= max_sat);
+            prop_assert!(granted - needed <= coins_sat.saturating_sub(reserved_sat));
             let exposure = u128::from(granted) * 1_000;
             prop_assert!(exposure <= u128::from(each));
             prop_assert!(exposure + u128::from(others_msat) <= u128::from(all));
@@ -305,12 +313,6 @@ proptest! {
                 prop_assert!(exposure + u128::from(others_msat) <= share);
             }
         }
-    }
-
-    #[test]
-    fn no_channel_is_larger_than_any_may_be(value in 0..=u64::MAX, max_sat in 0..=u64::MAX) {
-        let checked = ChannelYes { value_sat: Some(value) }.check(max_sat);
-        prop_assert_eq!(checked.is_ok(), value <= max_sat);
     }
 
     #[test]

@@ -558,9 +558,11 @@ impl Config {
                 webhooks.check()?;
             }
             lsp.policy.check()?;
-            let is_day = |hours: &Hours| hours.from < 24 && hours.until < 24;
+            let is_day = |h: &Hours| h.from < 24 && h.until < 24 && h.from != h.until;
             if !lsp.hours.iter().all(is_day) {
-                return Err(NodeError::config("lsp.hours: from and until 0 to 23"));
+                return Err(NodeError::config(
+                    "lsp.hours: from and until 0 to 23, and not the same",
+                ));
             }
             let has_channel = lsp.policy.hooks.contains_key(&Hook::Channel);
             if has_channel && lsp.policy.channel_ms >= lsp.limits.open_ms {

@@ -59,6 +59,8 @@ use crate::sync::lock;
 use crate::timeline::Timeline;
 use crate::wallet::{self, Wallet};
 
+/// In the data folder of a node that has a store.
+const STARTED_FILE: &str = "started";
 /// HTLCs in flight that a forced close is reckoned to pay for, a channel.
 const RESERVE_HTLCS: u16 = 2;
 /// A new wallet follows reorganisations of its first blocks down to this depth.
@@ -194,7 +196,10 @@ impl Node {
         let checked = identity
             .check(&boot.live)
             .map_err(NodeError::from)
-            .and_then(|put| Ok((put, recovery::decide(&config, &boot, now_ms())?)));
+            .and_then(|put| {
+                has_its_store(&config, &boot)?;
+                Ok((put, recovery::decide(&config, &boot, now_ms())?))
+            });
         let (identity, marker) = match checked {
             Ok(checked) => checked,
             Err(error) => {
@@ -221,11 +226,30 @@ impl Node {
         );
         // Boxed: the future of an assembly is large.
         match Box::pin(started).await {
-            Ok(node) => Ok(node),
+            Ok(node) => {
+                node.mark_started().await;
+                Ok(node)
+            }
             Err(error) => {
                 // The store's lock is free again when the caller is told.
                 let _ = committer.shutdown().await;
                 Err(error)
+            }
+        }
+    }
+
+    /// Notes in the folder that its node has a store, once that is so.
+    async fn mark_started(&self) {
+        let mark = self.config.data_dir.join(STARTED_FILE);
+        if self.config.store == StoreKind::Memory || mark.exists() {
+            return;
+        }
+        if self.parts.journal.durable().await.is_ok() {
+            if let Err(error) = std::fs::write(mark, b"") {
+                self.parts.log.warn(
+                    "node",
+                    format_args!("that this folder's node was started cannot be noted: {error}"),
+                );
             }
         }
     }
@@ -987,6 +1011,23 @@ pub(crate) fn descriptor_sat(descriptor: &lightning::sign::SpendableOutputDescri
         D::DelayedPaymentOutput(d) => d.output.value.to_sat(),
         D::StaticPaymentOutput(d) => d.output.value.to_sat(),
     }
+}
+
+/// An empty store under the keys of a node that has had one would begin a second node, blind to the channels of the first.
+fn has_its_store(config: &Config, boot: &Boot) -> Result<(), NodeError> {
+    let had = [STARTED_FILE, STORE_FILE].map(|name| config.data_dir.join(name).exists());
+    let expected = match config.store {
+        StoreKind::Memory => false,
+        StoreKind::Sqlite => had[0],
+        StoreKind::External => had.contains(&true),
+    };
+    if boot.new && expected && !config.recover {
+        return Err(NodeError::config(format!(
+            "store: it is empty, and the node of {} has had another one: start it on that one, or copy that one here first",
+            config.data_dir.display()
+        )));
+    }
+    Ok(())
 }
 
 fn open_store(

@@ -154,10 +154,14 @@ pub fn decide(config: &Config, boot: &Boot, now_ms: u64) -> Result<Option<Marker
                 Origin::StaleStore => "a peer has proven that this node's store is old",
                 Origin::Moved => "this node has moved to another store",
             };
-            Err(NodeError::new(
-                "recovery_needed",
-                format!("{message}: its channels may have gone on without it. Start it with recover"),
-            ))
+            let way = match marker.from {
+                Origin::Moved => {
+                    "start it on that one; if the copy was interrupted, begin it again. Only if the other store is lost for \
+                     good, start this one with recover"
+                }
+                _ => "its channels may have gone on without it. Start it with recover",
+            };
+            Err(NodeError::new("recovery_needed", format!("{message}: {way}")))
         }
         (None, true) if boot.new && config.mnemonic.is_some() => Ok(Some(Marker::new(Origin::Words, now_ms))),
         (None, true) if boot.new => Err(NodeError::config(

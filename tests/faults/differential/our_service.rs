@@ -229,6 +229,7 @@ impl Ours {
             cltv_delta: CLTV_DELTA,
             sold_at: self.now,
             token,
+            unknown_token: false,
             reserved_sat: 0,
         }));
         response

@@ -216,17 +216,23 @@ impl Order {
             .filter(|part| part.status == PartStatus::Held)
             .count();
         let channel = self.open.as_ref().filter(|open| !open.is_plan());
-        let unconfirmed = channel
-            .filter(|open| matches!(open.phase, OpenPhase::Pending | OpenPhase::Ready))
-            .filter(|open| open.depth == 0);
+        let unconfirmed = channel.filter(|open| {
+            let in_air = [OpenPhase::Requested, OpenPhase::Pending, OpenPhase::Ready];
+            in_air.contains(&open.phase) && open.depth == 0
+        });
         let counts = !self.paid;
-        let exposure = match channel {
-            Some(open) => u128::from(open.value_sat).saturating_mul(1_000),
-            None => {
+        let msat = |open: &Open| u128::from(open.value_sat).saturating_mul(1_000);
+        let exposure = channel.map_or_else(
+            || {
                 let least = self.terms.params.min_payment_size_msat;
-                u128::from(self.terms.size.unwrap_or(least).0)
-            }
-        };
+                let payment = u128::from(self.terms.size.unwrap_or(least).0);
+                // A hook's grant is kept while the client is away.
+                let granted = self.open.as_ref();
+                let granted = granted.filter(|open| open.phase == OpenPhase::Granted);
+                payment.max(granted.map_or(0, msat))
+            },
+            msat,
+        );
         let promised = counts && !self.state.is_end() && self.coins().is_none();
         Burden {
             orders: u32::from(counts),

@@ -29,8 +29,19 @@ pub struct Terms {
     pub sold_at: Millis,
     /// The token it was bought with.
     pub token: Option<String>,
+    /// Only a hook knows that token: its client stays a stranger to the limits.
+    #[serde(default)]
+    pub unknown_token: bool,
     /// Coins promised to it until they are locked, sat.
     pub reserved_sat: u64,
+}
+
+impl Terms {
+    /// Whether strangers' shares and limits apply: anybody may bring a token that the rules do not name.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        self.token.is_none() || self.unknown_token
+    }
 }
 
 /// Where the order stands; the last three are ends, and only parts already forwarded can still change then.

@@ -64,6 +64,7 @@ pub fn order(client: u8, size_msat: u64, token: Option<&str>, reserved_sat: u64)
         cltv_delta: 144,
         sold_at: NOW,
         token: token.map(str::to_owned),
+        unknown_token: false,
         reserved_sat,
     })
 }

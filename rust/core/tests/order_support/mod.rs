@@ -55,6 +55,7 @@ pub fn terms(size: Option<u64>, trust: TrustModel) -> Terms {
         cltv_delta: 144,
         sold_at: Millis(SOLD_AT),
         token: None,
+        unknown_token: false,
         reserved_sat: 30_000,
     }
 }

@@ -172,7 +172,7 @@ impl Service {
         let Some(terms) = state.orders.get(&scid).map(|order| &order.terms) else {
             return;
         };
-        let (client, has_token) = (terms.client, terms.token.is_some());
+        let (client, has_token) = (terms.client, !terms.is_stranger());
         let (journal, patience) = (&node.parts.journal, &self.config.patience);
         let now = Millis(now_ms());
         state.scores.add(journal, patience, client, has_token, now);

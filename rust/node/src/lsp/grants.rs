@@ -1,7 +1,7 @@
 //! Which token stands behind each promise: those of the rules, and those that only a menu hook knows, which are kept as
 //! long as offers made under them live.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ldkjit_core::menu::{Grant, Secret};
 use ldkjit_core::rules::Rules;
@@ -28,6 +28,8 @@ struct Given {
 #[derive(Default)]
 pub(super) struct Grants {
     tokens: BTreeMap<Grant, String>,
+    /// Those of the rules, which stay.
+    ruled: BTreeSet<Grant>,
     /// When those that a hook has given are over.
     given: BTreeMap<Grant, Millis>,
 }
@@ -44,8 +46,10 @@ impl Grants {
         hooked: bool,
         live: &[(String, String, Vec<u8>)],
     ) -> Result<Self, NodeError> {
+        let tokens = rules.grants(secret);
         let mut grants = Self {
-            tokens: rules.grants(secret),
+            ruled: tokens.keys().copied().collect(),
+            tokens,
             given: BTreeMap::new(),
         };
         let stored: Vec<(String, Given)> = read_kind(live, KIND, "token")?;
@@ -64,7 +68,7 @@ impl Grants {
         &self.tokens
     }
 
-    /// Keeps a token of a hook until the offers made under it have ended. True if that is written, and not durable yet.
+    /// Keeps a token of a hook until the offers made under it have ended. True if it is written, perhaps not durably yet.
     pub(super) fn add(
         &mut self,
         journal: &Journal,
@@ -73,10 +77,10 @@ impl Grants {
         needed: Millis,
     ) -> bool {
         match self.given.get(&grant) {
-            Some(until) if *until >= needed => return false,
+            Some(until) if *until >= needed => return true,
             Some(_) => {}
             // The rules know it.
-            None if self.tokens.contains_key(&grant) => return false,
+            None if self.ruled.contains(&grant) => return false,
             None if self.given.len() >= MAX_GIVEN => {
                 let first = self.given.iter().min_by_key(|(_, until)| **until);
                 if let Some(first) = first.map(|(grant, _)| *grant) {
@@ -109,7 +113,9 @@ impl Grants {
 
     fn remove(&mut self, journal: &Journal, grant: Grant) {
         self.given.remove(&grant);
-        self.tokens.remove(&grant);
+        if !self.ruled.contains(&grant) {
+            self.tokens.remove(&grant);
+        }
         journal.delete(KIND, key(&grant));
     }
 }

@@ -117,7 +117,7 @@ impl Post {
 #[derive(Default)]
 struct State {
     last_id: u64,
-    waiting: HashMap<u64, oneshot::Sender<String>>,
+    waiting: HashMap<u64, (Hook, oneshot::Sender<String>)>,
     /// Questions that were given up, oldest first.
     missed: BTreeMap<u64, Hook>,
     posts: BTreeMap<Hook, Post>,
@@ -182,7 +182,7 @@ impl Desk {
     /// The answer to a question, as JSON. One that nobody waits for any more is counted.
     pub fn answer(&self, id: u64, body: String) {
         let mut state = lock(&self.state);
-        if let Some(waiting) = state.waiting.remove(&id) {
+        if let Some((_, waiting)) = state.waiting.remove(&id) {
             let _ = waiting.send(body);
         } else if let Some(hook) = state.missed.remove(&id) {
             state.posts.entry(hook).or_default().count("late");
@@ -262,7 +262,9 @@ impl Desk {
         let text = json!({"hook": hook, "deadline_ms": deadline_ms, "ask": question}).to_string();
         let (place, answer) = {
             let mut state = lock(&self.state);
-            if state.waiting.len() >= self.config.max_waiting {
+            // Each has its own: a flood of menus must not cost a payment that is here already.
+            let waiting = state.waiting.values().filter(|(of, _)| *of == hook);
+            if waiting.count() >= self.config.max_waiting {
                 return Err(Failure::QueueFull);
             }
             let now = self.now();
@@ -272,7 +274,7 @@ impl Desk {
             state.last_id = state.last_id.saturating_add(1);
             let id = state.last_id;
             let (sender, answer) = oneshot::channel();
-            state.waiting.insert(id, sender);
+            state.waiting.insert(id, (hook, sender));
             let place = Place {
                 desk: self,
                 hook,

@@ -208,7 +208,7 @@ impl Service {
         };
         let now = Millis(now_ms());
         let sale = decide_buy(&seller, buy, client, now)?;
-        let token = sale.token.as_deref();
+        let token = self.rules.quota_of(sale.token.as_deref());
         let used = state.quotas.of(&self.secret, token);
         self.rules.take_quota(token, used, now)?;
         Ok(sale)
@@ -252,7 +252,7 @@ impl Service {
             cltv_delta: self.config.cltv_expiry_delta,
             trust: sale.trust,
         };
-        let (token, now) = (sale.token.as_deref(), Millis(now_ms()));
+        let (token, now) = (self.rules.quota_of(sale.token.as_deref()), Millis(now_ms()));
         let used = state.quotas.of(&self.secret, token);
         if let Ok(Some(used)) = self.rules.take_quota(token, used, now) {
             let journal = &node.parts.journal;
@@ -267,6 +267,7 @@ impl Service {
             cltv_delta: self.config.cltv_expiry_delta,
             sold_at: Millis(now_ms()),
             token: sale.token,
+            unknown_token: sale.unknown_token,
             reserved_sat: sale.reserved_sat,
         });
         node.record(&order.sold_entry());

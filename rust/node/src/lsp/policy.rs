@@ -109,16 +109,16 @@ impl Service {
         };
         let last = menu.0.iter().map(|params| params.valid_until).max();
         if let (Some(token), Some(until)) = (token, last) {
-            let stored = self.grant(node, token, until);
+            let kept = self.grant(node, token, until);
             // The promises must verify after a crash too.
-            if stored && node.parts.journal.durable().await.is_err() {
+            if kept && node.parts.journal.durable().await.is_err() {
                 return None;
             }
         }
         Some(Ok(menu))
     }
 
-    /// Remembers which token stands behind the promises just made. True if that had to be written.
+    /// Remembers which token stands behind the promises just made. True if that is for the store to keep.
     fn grant(&self, node: &Node, token: &str, until: Millis) -> bool {
         let grant = Grant::of(&self.secret, Some(token));
         let grants = &mut lock(&self.state).grants;
@@ -183,18 +183,20 @@ impl Service {
             let who = self.who(&state, &order.terms.client, token);
             ChannelQuestion::new(order, needed_sat, who, self.present(node, &state, &stock))
         };
-        let max_sat = self.config.limits.max_channel_sat;
         let log = &node.parts.log;
-        let check = |yes: &ChannelYes| yes.check(max_sat);
-        let told = desk.ask(log, Hook::Channel, &question, check).await;
+        let told = desk
+            .ask(log, Hook::Channel, &question, |_: &ChannelYes| Ok(()))
+            .await;
         // The order, its ledger row and what LDK is told are one commit.
         let _gate = node.parts.journal.gate().await;
+        let stock = self.stock(node, Duration::ZERO);
         let mut state = lock(&self.state);
         let Some(order) = state.orders.get(&scid) else {
             return;
         };
+        let (rules, books) = (&self.rules, &state.books);
         let answer = match told {
-            Ok(Answer::Yes(yes)) => Ok(yes.grant(&self.rules, &state.books, order, needed_sat)),
+            Ok(Answer::Yes(yes)) => Ok(yes.grant(rules, books, &stock, order, needed_sat)),
             Ok(Answer::Refuse(no)) => {
                 if let Some(words) = no.words() {
                     log.info(

@@ -392,6 +392,56 @@ async fn an_agreed_close_that_one_side_has_lost() {
     sold.stop().await;
 }
 
+/// The same where no mempool takes the closing transaction for now: who has lost the close hears nothing before one does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agreed_close_that_one_side_has_lost_and_no_mempool_has() {
+    let Some(mut sold) = Sold::set().await else {
+        return;
+    };
+    sold.world.mine(1, &sold.all()).await;
+    let channel = ChannelId(with(&sold.wallet, &sold.lsp)[0].channel_id.0);
+    sold.wallet.stop().await.unwrap();
+    let folder = sold.wallet.config.data_dir.clone();
+    let before = folder.with_extension("before");
+    copy(&folder, &before);
+    sold.wallet = sold.world.node("wallet", sold.buyer.clone(), None).await;
+    until("both can use it", || {
+        with(&sold.wallet, &sold.lsp)[0].is_usable && with(&sold.lsp, &sold.wallet)[0].is_usable
+    })
+    .await;
+    let chain = sold.world.chain.clone();
+    sold.world.running.dies(&chain).await;
+    let dear = ["-minrelaytxfee=0.01"];
+    sold.world.running.back(&chain, &dear).await;
+    sold.wallet
+        .close_channel(&channel, false, None)
+        .await
+        .unwrap();
+    event(&sold.lsp, "channel_closed").await;
+    sold.wallet.stop().await.unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    copy(&before, &folder);
+
+    sold.wallet = sold.world.node("wallet", sold.buyer.clone(), None).await;
+    let lsp = id(&sold.lsp);
+    until("the wallet is back", || sold.wallet.is_connected(&lsp)).await;
+    sold.world.running.dies(&chain).await;
+    let cheap = ["-minrelaytxfee=0.00001"];
+    sold.world.running.back(&chain, &cheap).await;
+    sold.world.mine(1, &sold.all()).await;
+    let closing = spender(&sold).await;
+    sold.world.mine_home(&[&sold.lsp, &sold.wallet]).await;
+    let blocks = sold.world.blocks().await;
+    let closed = blocks.spender(sold.funding).unwrap();
+    assert_eq!(closed.compute_txid().to_string(), closing);
+    assert_ne!(closed.lock_time.to_consensus_u32() >> 24, 0x20, "by force");
+    let why = event(&sold.wallet, "channel_closed").await;
+    let why = why["reason"].as_str().unwrap();
+    assert!(!why.contains("channel_reestablish"), "{why}");
+    sold.world.have(&[&sold.wallet], (SIZE - FEE) / 1_000).await;
+    sold.stop().await;
+}
+
 /// A node's folder.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();

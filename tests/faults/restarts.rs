@@ -7,6 +7,7 @@ use crate::common::{
     jit_invoice, ledger, on_disk, order, order_state, outcome, pay, receive, room, send, service,
     until, with, World, PATIENCE,
 };
+use ldkjit_core::ids::ChannelId;
 use ldkjit_core::menu::TrustModel;
 use ldkjit_node::client::{InvoiceRecord, JitChoice};
 use ldkjit_node::config::Config;
@@ -461,6 +462,79 @@ async fn a_wallet_that_cannot_store_its_channel_has_not_signed_for_it() {
     for closed in events(&lsp, "channel_closed").await {
         let why = closed["reason"].as_str().unwrap();
         assert!(!why.contains("channel_reestablish"), "{why}: {ended:?}");
+    }
+    finish([&payer, &lsp]).await;
+}
+
+/// The LSP may have the channel no more, and the wallet takes it up again: it is closed as was agreed all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wallet_that_cannot_store_its_close_closes_as_agreed() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
+    let payer = world.node("payer", json!({}), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, 5_000_000).await;
+    world.in_step(&[&lsp, &payer]).await;
+    let mut ended = Vec::new();
+    // Its first commits are its start, the next few the close.
+    for nth in 2..9 {
+        let name = format!("wallet{nth}");
+        let settings = on_disk(buys_from(&lsp, json!({})));
+        let wallet = world.node(&name, settings.clone(), None).await;
+        let bought = jit_invoice(&wallet, Some(SIZE)).await;
+        let paid = pay(&payer, &bought.bolt11).await;
+        assert_eq!(paid.status, PaymentStatus::Succeeded);
+        let details = with(&wallet, &lsp).remove(0);
+        let channel = ChannelId(details.channel_id.0);
+        let funding = details.funding_txo.unwrap().into_bitcoin_outpoint();
+        wallet.stop().await.unwrap();
+
+        let fails = |config: &mut Config| config.store_fault = Some((nth, StoreFault::Fails));
+        if let Ok(wallet) = world.begin(&name, settings.clone(), fails).await {
+            until("the wallet is there or ends", || {
+                let channels = with(&wallet, &lsp);
+                wallet.parts.journal.stopped().is_some() || channels.iter().all(|c| c.is_usable)
+            })
+            .await;
+            let _ = wallet.close_channel(&channel, false, None).await;
+            until("the wallet ends or has closed", || {
+                wallet.parts.journal.stopped().is_some()
+                    || with(&wallet, &lsp).is_empty() && with(&lsp, &wallet).is_empty()
+            })
+            .await;
+            if wallet.parts.journal.stopped().is_some() {
+                ended.push(nth);
+            }
+            let _ = wallet.stop().await;
+        }
+        let wallet = world.node(&name, settings, None).await;
+        // It hears of a close that it has lost by a block, and where it has not even begun to close, it is asked once more.
+        let closing = async {
+            loop {
+                world.mine(1, &[&lsp, &wallet]).await;
+                let blocks = world.blocks().await;
+                if let Some(closing) = blocks.spender(funding) {
+                    break closing.clone();
+                }
+                let _ = wallet.close_channel(&channel, false, None).await;
+            }
+        };
+        let closing = tokio::time::timeout(PATIENCE, closing).await.unwrap();
+        // BOLT 3: that of a commitment transaction has 0x20 as its highest byte.
+        let by_force = closing.lock_time.to_consensus_u32() >> 24 == 0x20;
+        assert!(!by_force, "{nth}: {closing:?}");
+        until("both have closed", || {
+            with(&lsp, &wallet).is_empty() && with(&wallet, &lsp).is_empty()
+        })
+        .await;
+        finish([&wallet]).await;
+    }
+    assert!(!ended.is_empty(), "the store fails in time");
+    for closed in events(&lsp, "channel_closed").await {
+        let why = closed["reason"].as_str().unwrap();
+        assert!(why.contains("cooperatively"), "{why}: {ended:?}");
     }
     finish([&payer, &lsp]).await;
 }

@@ -22,8 +22,10 @@ SLOW_S = 60.0
 SET_S = 100.0
 # What a wallet is given when it must pay for the end of a forced close.
 GIFT_SAT = 100_000
-# What may be on its way at a forced close is more than dust by these.
-FORCED_MSAT = (2_500_000, 4_000_000)
+# To claim an HTLC of an own commitment transaction: 1,102 weight, at 5,000 sat per 1,000, and more.
+CLAIM_SAT = 6_000
+# What may be on its way at a forced close is worth that.
+FORCED_MSAT = (6_500_000, 9_000_000)
 # Why a channel is closed that nobody closed.
 REORGANISED = "its funding was reorganised"
 # Less than this is in no commitment transaction, and goes to the miner.
@@ -421,9 +423,18 @@ class Lives(Stage):
             if p.payer == wallet.name and p.status == "succeeded"
         )
         got = await brought_home(self.chain, coins, self.gifts)
-        # One payment may have been on its way: rounded, or dust where nobody asked for the close.
+        # One payment may have been on its way: rounded, or dust where nobody asked for the close,
+        # or one that the channel took along and that costs more to claim than it is worth.
         missing = due // 1_000 - got
-        if not 0 <= missing <= DUST_SAT + 1 + small:
+        small += DUST_SAT + 1
+        left = (
+            p.received_msat // 1_000
+            for p in self.paid
+            if p.payee == wallet.name and p.received_msat <= CLAIM_SAT * 1_000
+        )
+        if missing > small and any(0 <= missing - sat <= small for sat in left):
+            self.report.world["an HTLC is not worth its claim"] += 1
+        elif not 0 <= missing <= small:
             text = f"{wallet.name}: {got} sat of {due} msat came home"
             self.report.findings.append(Finding("forced close", text))
 

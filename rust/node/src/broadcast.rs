@@ -9,6 +9,7 @@ use bitcoin::{OutPoint, Transaction, Txid};
 use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
+use lightning::ln::types::ChannelId;
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -108,6 +109,16 @@ impl Broadcaster {
             .iter()
             .map(|(txid, entry)| (*txid, entry.last.clone()))
             .collect()
+    }
+
+    /// Whether this channel was closed by agreement and no mempool has taken the transaction yet.
+    pub fn awaits_close(&self, channel: &ChannelId) -> bool {
+        let Some(txid) = self.closings.of_channel(channel) else {
+            return false;
+        };
+        let pending = lock(&self.pending);
+        let entry = pending.get(&txid);
+        entry.is_some_and(|entry| entry.last != Some(SendOutcome::Accepted))
     }
 
     /// A new tip: what was refused may be taken now.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
-use bitcoin::{OutPoint, Transaction};
+use bitcoin::{OutPoint, Transaction, Txid};
+use lightning::ln::types::ChannelId;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::read_kind;
@@ -86,6 +87,17 @@ impl Closings {
         lock(&self.known).contains_key(funding)
     }
 
+    /// The transaction by which this channel was closed.
+    pub fn of_channel(&self, channel: &ChannelId) -> Option<Txid> {
+        let known = lock(&self.known);
+        let (_, closing) = known.iter().find(|(funding, _)| {
+            let index = u16::try_from(funding.vout).unwrap_or(u16::MAX);
+            ChannelId::v1_from_funding_txid(funding.txid.as_ref(), index) == *channel
+        })?;
+        let tx: Transaction = deserialize_hex(&closing.tx).ok()?;
+        Some(tx.compute_txid())
+    }
+
     /// What was closed of late.
     pub fn all(&self) -> Vec<Transaction> {
         let known = lock(&self.known);
@@ -145,7 +157,7 @@ mod tests {
     use crate::log::Log;
     use crate::store::MemoryStore;
     use bitcoin::hashes::Hash;
-    use bitcoin::{absolute, transaction, Amount, ScriptBuf, TxIn, TxOut, Txid, Witness};
+    use bitcoin::{absolute, transaction, Amount, ScriptBuf, TxIn, TxOut, Witness};
 
     fn spend(channel: u8, lock_time: u32, keys: u8) -> Transaction {
         let mut script = vec![0x52];

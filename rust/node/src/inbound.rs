@@ -12,7 +12,9 @@ use lightning::ln::msgs::{
 };
 use lightning::ln::types::ChannelId;
 use lightning::types::features::{InitFeatures, NodeFeatures};
+use tokio::sync::Notify;
 
+use crate::broadcast::Broadcaster;
 use crate::journal::Journal;
 use crate::ldk::{ChainMonitor, ChannelManager};
 use crate::recovery::Told;
@@ -78,11 +80,28 @@ pub struct Inbound {
     way: Way,
     /// What goes out besides the manager's messages.
     own: Mutex<Vec<MessageSendEvent>>,
-    /// Our signatures for funding transactions, until the channels are durable.
-    signed: Mutex<Vec<MessageSendEvent>>,
+    /// Our signatures for funding and closing transactions, until that is durable which the other side may rely on then.
+    signed: Mutex<Vec<Signed>>,
+    /// Held while LDK ends a channel by agreement: its message is not taken before its transaction is queued.
+    ending: Mutex<()>,
     /// Only in builds for tests: hangs up instead of signing, once.
     #[cfg(feature = "faults")]
     hangs_up: std::sync::atomic::AtomicBool,
+}
+
+/// A signature that waits.
+struct Signed {
+    event: MessageSendEvent,
+    peer: PublicKey,
+    until: Until,
+}
+
+/// What it waits for.
+enum Until {
+    /// The channel's first monitor.
+    Monitor(ChannelId),
+    /// What was queued when LDK signed: the end of the channel, if that is what it signed, is in it.
+    Commit(u64),
 }
 
 enum Way {
@@ -90,6 +109,9 @@ enum Way {
         monitors: Arc<ChainMonitor>,
         fallen: Arc<Fallen>,
         journal: Arc<Journal>,
+        broadcaster: Arc<Broadcaster>,
+        /// Has whoever asks for messages ask again.
+        wake: Arc<Notify>,
     },
     Recovering {
         told: Told,
@@ -103,11 +125,15 @@ impl Inbound {
         monitors: Arc<ChainMonitor>,
         fallen: Arc<Fallen>,
         journal: Arc<Journal>,
+        broadcaster: Arc<Broadcaster>,
+        wake: Arc<Notify>,
     ) -> Self {
         let way = Way::Open {
             monitors,
             fallen,
             journal,
+            broadcaster,
+            wake,
         };
         Self::with(manager, way)
     }
@@ -123,6 +149,7 @@ impl Inbound {
             way,
             own: Mutex::default(),
             signed: Mutex::default(),
+            ending: Mutex::default(),
             #[cfg(feature = "faults")]
             hangs_up: false.into(),
         }
@@ -146,33 +173,69 @@ impl Inbound {
         }
     }
 
-    /// LDK signs for a funding transaction before it has the channel in its store: who lost power then would not know the
-    /// channel that the other side has just paid for. It waits for that, and all that follows on it with it, since LDK
-    /// itself says no more before the channel is durable.
+    /// LDK signs for a funding transaction before it has the channel in its store, and for a closing transaction before it
+    /// has there that the channel is over: who lost power then would not know the channel that the other side has just
+    /// paid for, or take up one that the other side has closed, and force the close. It waits for that, and all that
+    /// follows on it with it, since LDK itself says no more before the channel is durable, or after its end.
     fn once_durable(
         &self,
         monitors: &ChainMonitor,
+        journal: &Journal,
+        wake: &Arc<Notify>,
         new: Vec<MessageSendEvent>,
     ) -> Vec<MessageSendEvent> {
+        let is_signature = |event: &MessageSendEvent| {
+            matches!(
+                event,
+                MessageSendEvent::SendFundingSigned { .. }
+                    | MessageSendEvent::SendClosingSigned { .. }
+            )
+        };
         let mut signed = lock(&self.signed);
-        let is_signature =
-            |e: &MessageSendEvent| matches!(e, MessageSendEvent::SendFundingSigned { .. });
         if signed.is_empty() && !new.iter().any(is_signature) {
             return new;
         }
-        let (mut waiting, mut rest): (Vec<_>, Vec<_>) = new.into_iter().partition(is_signature);
-        signed.append(&mut waiting);
         let mut pending = monitors.list_pending_monitor_updates();
         pending.retain(|_, updates| !updates.is_empty());
-        let (wait, mut ready): (Vec<_>, Vec<_>) = signed.drain(..).partition(|event| match event {
-            MessageSendEvent::SendFundingSigned { msg, .. } => {
-                pending.contains_key(&msg.channel_id)
-            }
-            _ => false,
-        });
+        let waits = |until: &Until| match until {
+            Until::Monitor(channel) => pending.contains_key(channel),
+            Until::Commit(place) => !journal.has(*place),
+        };
+        let (wait, ready): (Vec<_>, Vec<_>) =
+            signed.drain(..).partition(|signed| waits(&signed.until));
         *signed = wait;
-        ready.append(&mut rest);
-        ready
+        let mut going: Vec<_> = ready.into_iter().map(|signed| signed.event).collect();
+        let mut closes = false;
+        for event in new {
+            let (peer, until) = match &event {
+                MessageSendEvent::SendFundingSigned { node_id, msg } => {
+                    (*node_id, Until::Monitor(msg.channel_id))
+                }
+                MessageSendEvent::SendClosingSigned { node_id, .. } => {
+                    (*node_id, Until::Commit(journal.place()))
+                }
+                _ => {
+                    going.push(event);
+                    continue;
+                }
+            };
+            if waits(&until) {
+                closes |= matches!(until, Until::Commit(_));
+                signed.push(Signed { event, peer, until });
+            } else {
+                going.push(event);
+            }
+        }
+        drop(signed);
+        // Without a runtime the node has ended.
+        if let (true, Ok(runtime)) = (closes, tokio::runtime::Handle::try_current()) {
+            let (durable, wake) = (journal.durable(), wake.clone());
+            runtime.spawn(async move {
+                let _ = durable.await;
+                wake.notify_one();
+            });
+        }
+        going
     }
 
     /// Asks for a channel to be closed, as every implementation understands it: by commitment numbers that say that all
@@ -210,15 +273,19 @@ impl BaseMessageHandler for Inbound {
         if let (
             Some(manager),
             Way::Open {
-                monitors, journal, ..
+                monitors,
+                journal,
+                wake,
+                ..
             },
         ) = (self.open(), &self.way)
         {
             // LDK may find that it has the other side's signature already.
+            let ending = lock(&self.ending);
             let close = journal.close();
             let new = manager.get_and_clear_pending_msg_events();
-            drop(close);
-            events.append(&mut self.once_durable(monitors, new));
+            drop((close, ending));
+            events.append(&mut self.once_durable(monitors, journal, wake, new));
         }
         events
     }
@@ -227,11 +294,8 @@ impl BaseMessageHandler for Inbound {
         if let Some(manager) = self.open() {
             manager.peer_disconnected(peer);
         }
-        // On another connection it would be about a channel that the other side has given up.
-        lock(&self.signed).retain(|event| match event {
-            MessageSendEvent::SendFundingSigned { node_id, .. } => *node_id != peer,
-            _ => true,
-        });
+        // On another connection it would be about a channel that the other side has given up, or closes anew.
+        lock(&self.signed).retain(|signed| signed.peer != peer);
     }
 
     fn provided_node_features(&self) -> NodeFeatures {
@@ -318,6 +382,7 @@ impl ChannelMessageHandler for Inbound {
 
     fn handle_closing_signed(&self, peer: PublicKey, message: &msgs::ClosingSigned) {
         if let (Some(manager), Way::Open { journal, .. }) = (self.open(), &self.way) {
+            let _ending = lock(&self.ending);
             let _close = journal.close();
             manager.handle_closing_signed(peer, message);
         }
@@ -339,11 +404,19 @@ impl ChannelMessageHandler for Inbound {
     fn handle_channel_reestablish(&self, peer: PublicKey, message: &msgs::ChannelReestablish) {
         match &self.way {
             Way::Open {
-                fallen, journal, ..
+                fallen,
+                journal,
+                broadcaster,
+                ..
             } => {
                 let Some(manager) = self.open() else {
                     return;
                 };
+                // It has lost that it closed this channel with us. To hear that there is none makes it publish its commitment
+                // transaction, unless its mempool has the closing one: it hears nothing before.
+                if broadcaster.awaits_close(&message.channel_id) {
+                    return;
+                }
                 let handle = AssertUnwindSafe(|| {
                     ChannelMessageHandler::handle_channel_reestablish(manager, peer, message);
                 });

@@ -366,6 +366,17 @@ impl Journal {
         async move { answer.await.unwrap_or(Err(StoreError::Closed)) }
     }
 
+    /// Where the queue ends now.
+    pub fn place(&self) -> u64 {
+        self.shared.state().heavy
+    }
+
+    /// Whether all before this place is durable.
+    pub fn has(&self, place: u64) -> bool {
+        let state = self.shared.state();
+        state.stopped.is_none() && place <= state.committed
+    }
+
     /// Tells the committer that the manager may want to be written.
     pub fn kick(&self) {
         let mut state = self.shared.state();

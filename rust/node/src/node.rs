@@ -422,7 +422,14 @@ impl Node {
         let channels = match recovery.clone() {
             None => {
                 let monitors = chain_monitor.clone();
-                Inbound::new(cm.clone(), monitors, fallen.clone(), journal.clone())
+                Inbound::new(
+                    cm.clone(),
+                    monitors,
+                    fallen.clone(),
+                    journal.clone(),
+                    parts.broadcaster.clone(),
+                    wake.clone(),
+                )
             }
             Some(recovery) => Inbound::recovering(
                 cm.clone(),

@@ -284,6 +284,7 @@ impl Month {
             cltv_delta: 144,
             sold_at: Millis(sold_at),
             token: None,
+            unknown_token: false,
             reserved_sat: 50_000,
         });
         self.row(sold_at, order.sold_entry());
@@ -398,7 +399,7 @@ fn main() {
             let (value, next) = seal(link, seq, *at, entry);
             link = next;
             Op::Row {
-                kind: "ledger",
+                kind: "ledger".into(),
                 seq,
                 key: String::new(),
                 value,

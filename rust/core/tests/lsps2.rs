@@ -427,6 +427,7 @@ fn a_sale_says_what_was_agreed() {
         size: Some(Msat(1_000_000)),
         fee: Some(Msat(4_000)),
         token: Some("vip".to_owned()),
+        unknown_token: false,
         trust: TrustModel::LspTrustsClient,
         // 996 sat forwarded, 660 for the anchors, and the smallest reserve there is.
         reserved_sat: 996 + 660 + 1_000,

@@ -4,7 +4,8 @@
     non_snake_case,
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
-    clippy::indexing_slicing
+    clippy::indexing_slicing,
+    clippy::panic
 )]
 
 mod common;
@@ -116,6 +117,7 @@ fn sale(trust: TrustModel) -> Sale {
         size: Some(Msat(100_000)),
         fee: Some(Msat(2_000)),
         token: None,
+        unknown_token: false,
         trust,
         reserved_sat: 0,
     }

@@ -32,7 +32,7 @@ pub trait Snapshot: Send + Sync {
     ///
     /// # Errors
     /// If it cannot be used any more.
-    fn write(&self, buf: &mut Vec<u8>) -> Result<(), Broken>;
+    fn write(&self, buf: &mut Vec<u8>) -> Result<(), Box<Broken>>;
 }
 
 /// A manager that cannot be used any more.
@@ -536,7 +536,7 @@ mod tests {
         fn take_needs(&self) -> bool {
             self.needs.swap(false, Ordering::SeqCst)
         }
-        fn write(&self, buf: &mut Vec<u8>) -> Result<(), Broken> {
+        fn write(&self, buf: &mut Vec<u8>) -> Result<(), Box<Broken>> {
             buf.extend(self.state.load(Ordering::SeqCst).to_be_bytes());
             Ok(())
         }

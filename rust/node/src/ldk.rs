@@ -187,7 +187,7 @@ impl Snapshot for ManagerSnapshot {
         self.fallen.has() || self.manager.get_and_clear_needs_persistence()
     }
 
-    fn write(&self, buf: &mut Vec<u8>) -> Result<(), Broken> {
+    fn write(&self, buf: &mut Vec<u8>) -> Result<(), Box<Broken>> {
         // Writing to memory has no error. Locks that were held in a panic make it panic too.
         let write = AssertUnwindSafe(|| drop(Writeable::write(&*self.manager, buf)));
         if catch_unwind(write).is_ok() {
@@ -195,7 +195,7 @@ impl Snapshot for ManagerSnapshot {
         }
         let reason = self.fallen.reason();
         self.fallen.close();
-        Err(match reason {
+        Err(Box::new(match reason {
             Some(peer) => Broken {
                 why: StoreError::Stale {
                     peer: peer.to_string(),
@@ -206,7 +206,7 @@ impl Snapshot for ManagerSnapshot {
                 why: StoreError::Failed("the channel manager panicked".into()),
                 mark: None,
             },
-        })
+        }))
     }
 }
 

@@ -30,6 +30,7 @@ pub const CLTV_DELTA: u16 = 144;
 const COINS: Coins = Coins {
     coins_sat: 1_000_000_000_000,
     overhead_sat: 500,
+    chain_fee_sat: 0,
     sizing: Sizing {
         sat_per_kw: 1_000,
         provision_ppm: 0,

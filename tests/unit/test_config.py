@@ -124,9 +124,10 @@ def test_what_an_lsp_risks_has_bounds(
 
 
 def test_hours_take_some_time() -> None:
+    tier = FeeTier(min_fee=sat(1_000), proportional_ppm=4_000)
     with pytest.raises(ConfigError, match="the same"):
-        Hours(from_hour=3, until_hour=3, menu=[FeeTier()])
-    Hours(from_hour=22, until_hour=6, menu=[FeeTier()])
+        Hours(from_hour=3, until_hour=3, menu=[tier])
+    Hours(from_hour=22, until_hour=6, menu=[tier])
 
 
 def test_webhooks_are_off_unless_asked_for_and_have_bounds() -> None:

@@ -9,12 +9,14 @@ use ldkjit_core::lsps0::clean_text;
 use ldkjit_core::lsps5::Notice;
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{Input, OpenFailure, OpenPhase, PartStatus, State as OrderState};
+use ldkjit_core::reason::Reason;
 use lightning::chain::channelmonitor::Balance;
 use lightning::events::ClosureReason;
+use lightning::ln::channel_state::ChannelShutdownState;
 use lightning::ln::channelmanager::InterceptId;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::act::is_lesser;
+use super::act::{close, is_lesser};
 use super::{order_of, stamp, Service, State};
 use crate::convert;
 use crate::log::now_ms;
@@ -169,6 +171,32 @@ impl Service {
         self.apply(node, state, scid, Input::OpenFailed { open, why });
     }
 
+    /// LDK refuses to close a channel by agreement that is not taken up again yet, though its client is connected: it is asked
+    /// again once it is, or the client is gone.
+    fn close_again(&self, node: &Node, state: &State) {
+        for order in state.orders.values() {
+            let open = order.closing.iter().filter(|(_, closed)| !**closed);
+            let open: Vec<ChannelId> = open.map(|(channel, _)| *channel).collect();
+            let Some(client) = convert::public_key(&order.terms.client) else {
+                continue;
+            };
+            if open.is_empty() {
+                continue;
+            }
+            for channel in node.cm.list_channels_with_counterparty(&client) {
+                let id = ChannelId(channel.channel_id.0);
+                let begun = !matches!(
+                    channel.channel_shutdown_state,
+                    None | Some(ChannelShutdownState::NotShuttingDown)
+                );
+                let ready = channel.is_usable || !node.is_connected(&client);
+                if open.contains(&id) && ready && !begun {
+                    close(node, state, &client, id, Reason::FeeUnpaid.message());
+                }
+            }
+        }
+    }
+
     /// A second went by: only orders that wait for something are asked.
     pub fn on_second(&self, node: &Node) {
         let now = Millis(now_ms());
@@ -176,6 +204,7 @@ impl Service {
         if let Some(row) = state.refused.due(now) {
             node.record(&row);
         }
+        self.close_again(node, &state);
         let due: Vec<Scid> = state
             .orders
             .values()

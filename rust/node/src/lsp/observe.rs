@@ -177,12 +177,12 @@ impl Service {
         for order in state.orders.values() {
             let open = order.closing.iter().filter(|(_, closed)| !**closed);
             let open: Vec<ChannelId> = open.map(|(channel, _)| *channel).collect();
-            let Some(client) = convert::public_key(&order.terms.client) else {
-                continue;
-            };
             if open.is_empty() {
                 continue;
             }
+            let Some(client) = convert::public_key(&order.terms.client) else {
+                continue;
+            };
             for channel in node.cm.list_channels_with_counterparty(&client) {
                 let id = ChannelId(channel.channel_id.0);
                 let begun = !matches!(
@@ -270,11 +270,14 @@ impl Service {
         let missing = missing(node, &state, &scids);
         // What was in the channel when it closed has its end on the chain.
         let mut of_closed: BTreeMap<ChannelId, Htlcs> = BTreeMap::new();
-        let lost = missing.into_iter().find(|part| {
-            let htlcs = of_closed.entry(part.channel);
-            let htlcs = htlcs.or_insert_with(|| on_chain(node, &part.channel));
-            !part.is_open && !take(htlcs, (part.hash, part.amount.sat_floor()))
-        });
+        let lost = missing
+            .into_iter()
+            .filter(|part| !part.is_open)
+            .find(|part| {
+                let htlcs = of_closed.entry(part.channel);
+                let htlcs = htlcs.or_insert_with(|| on_chain(node, &part.channel));
+                !take(htlcs, (part.hash, part.amount.sat_floor()))
+            });
         if let Some(Missing { scid, id, .. }) = lost {
             self.apply(node, &mut state, scid, Input::PartFailed { id });
         }

@@ -184,15 +184,17 @@ impl Inbound {
         wake: &Arc<Notify>,
         new: Vec<MessageSendEvent>,
     ) -> Vec<MessageSendEvent> {
-        let is_signature = |event: &MessageSendEvent| {
-            matches!(
-                event,
-                MessageSendEvent::SendFundingSigned { .. }
-                    | MessageSendEvent::SendClosingSigned { .. }
-            )
+        let signature = |event: &MessageSendEvent| match event {
+            MessageSendEvent::SendFundingSigned { node_id, msg } => {
+                Some((*node_id, Until::Monitor(msg.channel_id)))
+            }
+            MessageSendEvent::SendClosingSigned { node_id, .. } => {
+                Some((*node_id, Until::Commit(journal.place())))
+            }
+            _ => None,
         };
         let mut signed = lock(&self.signed);
-        if signed.is_empty() && !new.iter().any(is_signature) {
+        if signed.is_empty() && !new.iter().any(|event| signature(event).is_some()) {
             return new;
         }
         let mut pending = monitors.list_pending_monitor_updates();
@@ -207,23 +209,12 @@ impl Inbound {
         let mut going: Vec<_> = ready.into_iter().map(|signed| signed.event).collect();
         let mut closes = false;
         for event in new {
-            let (peer, until) = match &event {
-                MessageSendEvent::SendFundingSigned { node_id, msg } => {
-                    (*node_id, Until::Monitor(msg.channel_id))
+            match signature(&event) {
+                Some((peer, until)) if waits(&until) => {
+                    closes |= matches!(until, Until::Commit(_));
+                    signed.push(Signed { event, peer, until });
                 }
-                MessageSendEvent::SendClosingSigned { node_id, .. } => {
-                    (*node_id, Until::Commit(journal.place()))
-                }
-                _ => {
-                    going.push(event);
-                    continue;
-                }
-            };
-            if waits(&until) {
-                closes |= matches!(until, Until::Commit(_));
-                signed.push(Signed { event, peer, until });
-            } else {
-                going.push(event);
+                _ => going.push(event),
             }
         }
         drop(signed);

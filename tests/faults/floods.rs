@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use crate::common::raw::Raw;
 use crate::common::{
-    asks, buys_from, event, finish, jit_invoice, menu, on_disk, order_state, pay, service, until,
-    World, PATIENCE,
+    address, asks, buys_from, event, finish, id, jit_invoice, menu, on_disk, order_state, pay,
+    service, until, with, World, PATIENCE,
 };
 use ldkjit_core::lsps0::{MAX_PAYLOAD, MESSAGE_TYPE};
 use ldkjit_core::lsps2::{BUY, GET_INFO};
@@ -247,12 +247,21 @@ async fn a_store_that_fails_while_many_buy() {
         return;
     };
     let limits = json!({"max_orders_per_client": 1_000});
-    let settings = on_disk(service("lsp_trusts_client", limits));
+    let mut settings = on_disk(service("lsp_trusts_client", limits));
     let lsp = world.node("lsp", settings.clone(), None).await;
-    world.fund(&[&lsp]).await;
+    let payer = world.node("payer", json!({}), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, 5_000_000).await;
+    let at = address(&lsp);
+    payer.dial_and_keep(id(&lsp), &at, PATIENCE).await.unwrap();
+    settings["listen"] = json!([at]);
     lsp.stop().await.unwrap();
     let fails = |config: &mut Config| config.store_fault = Some((15, StoreFault::Fails));
     let lsp = world.changed("lsp", settings.clone(), fails).await;
+    until("the payer is back", || {
+        with(&lsp, &payer).iter().any(|c| c.is_usable)
+    })
+    .await;
     let mut peer = Raw::new(0, &lsp, "127.0.0.1");
     assert!(peer.connect().await);
     let wanted = buys(&offer(&mut peer).await);
@@ -280,5 +289,5 @@ async fn a_store_that_fails_while_many_buy() {
     for scid in &sold {
         assert!(kept.iter().any(|order| order["scid"] == **scid), "{scid}");
     }
-    finish([&lsp]).await;
+    finish([&payer, &lsp]).await;
 }

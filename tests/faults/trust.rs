@@ -2,7 +2,7 @@
 
 use crate::common::{
     address, asks, assert_failed, buys_from, event, finish, id, jit_invoice, ledger, on_disk,
-    order_state, outcome, pay, send, service, until, with, World, PATIENCE,
+    order, order_state, outcome, pay, send, service, until, with, World, PATIENCE,
 };
 use ldkjit_core::ids::ChannelId;
 use ldkjit_node::client::JitChoice;
@@ -79,7 +79,10 @@ async fn an_unpaid_channel_is_closed_once_its_client_takes_it_up_again() {
         .await;
     until("the client is back", || lsp.is_connected(&id(&wallet))).await;
 
-    until("the offer is over", || order_state(&lsp) != "owed").await;
+    until("its close is asked for", || {
+        order(&lsp)["closing"] != json!({})
+    })
+    .await;
     let channels = with(&lsp, &wallet);
     assert_eq!(channels.len(), 1, "asked too early");
     assert!(!channels[0].is_usable);

@@ -137,7 +137,7 @@ class HookRunner:
             self._begin_thread(native)
 
     def spare(self) -> None:
-        """Let the task that calls this go on when its answer is not waited for: it stops the node."""
+        """Let the task that calls this go on without anybody waiting for it: it stops the node."""
         self._stopping = _current_task()
 
     def stop(self) -> None:

@@ -225,3 +225,10 @@ async def in_mempool(box: Sandbox, txid: str, timeout: float = 10.0) -> None:
         return txid in await box.chain.rpc.mempool()
 
     await until(seen, f"{txid} in the mempool", timeout)
+
+
+async def what_it_has(node: Node) -> tuple[Any, ...]:
+    """Who it is and what it has, but for the reserve, which follows the fee rate."""
+    balances, rows = await node.balances(), [row async for row in node.ledger()]
+    coins = (balances.onchain.confirmed_sat, balances.onchain.unconfirmed_sat)
+    return (await node.status()).node_id, coins, balances.lightning, rows

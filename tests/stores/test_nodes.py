@@ -15,7 +15,7 @@ import pytest_asyncio
 from postgres import Proxy, Server
 from programs import program, runs
 from stores.test_suite import example
-from support import comes_to, earned, fee_of, outbound, pay_both, wallet_of
+from support import comes_to, earned, fee_of, outbound, pay_both, wallet_of, what_it_has
 
 from ldkjit import (
     LspConfig,
@@ -71,7 +71,7 @@ async def buys(box: Sandbox, lsp: Node, payer: Node, name: str) -> Node:
 
 
 async def test_a_sale_on_postgresql_over_restarts_of_node_and_server(
-    box: Sandbox, own_postgres: Server
+    own_postgres: Server, box: Sandbox
 ) -> None:
     """The server is killed while payments run, and again while the node is stopped."""
     loop = asyncio.get_running_loop()
@@ -145,7 +145,7 @@ async def test_a_node_comes_back_on_its_store(box: Sandbox, tmp_path: Path, kind
     lsp = await box.lsp(f"{kind}-lsp", store=store)
     payer = await box.node(f"{kind}-payer", funds=sat(50_000_000), channels=[(lsp, 10_000_000)])
     await buys(box, lsp, payer, f"{kind}-first")
-    before = (await lsp.status(), await lsp.balances(), len([row async for row in lsp.ledger()]))
+    before = await what_it_has(lsp)
     await lsp.stop()
 
     async def thread_gone() -> bool:
@@ -153,8 +153,7 @@ async def test_a_node_comes_back_on_its_store(box: Sandbox, tmp_path: Path, kind
 
     await until(thread_gone, "the store's thread to end")
     await lsp.start()
-    now = (await lsp.status(), await lsp.balances(), len([row async for row in lsp.ledger()]))
-    assert (now[0].node_id, *now[1:]) == (before[0].node_id, *before[1:])
+    assert await what_it_has(lsp) == before
     await until(_usable(payer), "the payer's channel")
     await buys(box, lsp, payer, f"{kind}-second")
     await sound(lsp)
@@ -203,7 +202,8 @@ async def test_a_store_that_fails_stops_its_node(
     box: Sandbox, caplog: pytest.LogCaptureFixture, error: BaseException, after: bool
 ) -> None:
     store = Fails(error, after)
-    node = await box.node("fails", store=store)
+    name = f"fails-{type(error).__name__}-{after}"
+    node = await box.node(name, store=store)
     first = await node.new_address()
     store.armed = True
     with pytest.raises(StoreError, match="Fails: ") as raised:
@@ -218,7 +218,7 @@ async def test_a_store_that_fails_stops_its_node(
 
     await until(said, "the node to say why it stops")
     store.armed = False
-    await ended(box.nodes.pop("fails"))
+    await ended(box.nodes.pop(name))
     await node.start()
     assert await node.new_address() != first
     await node.stop()
@@ -283,7 +283,7 @@ async def test_rows_that_are_others_are_an_error_to_who_asks(box: Sandbox) -> No
 
 
 async def test_the_one_that_was_cut_off_stops_when_another_takes_over(
-    box: Sandbox, postgres: Server, proxy: Proxy, schema: str
+    postgres: Server, proxy: Proxy, schema: str, box: Sandbox
 ) -> None:
     store = PostgresStore(postgres.conninfo(proxy.port), schema=schema)
     node = await box.node("fenced", store=store)

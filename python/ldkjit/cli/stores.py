@@ -33,7 +33,9 @@ def find_store(place: str, schema: str, *, new: bool) -> Store | Path:
     if colon and not Path(place).exists():
         try:
             found: Any = getattr(importlib.import_module(module), name)
-            made: Any = found if isinstance(found, Store) else found()
+            # A class has the methods too.
+            is_store = isinstance(found, Store) and not isinstance(found, type)
+            made: Any = found if is_store else found()
         except Exception as error:
             raise ConfigError(f"{place}: {error!r}") from error
         if not isinstance(made, Store) or isinstance(made, type):

@@ -33,9 +33,10 @@ def find_store(place: str, schema: str, *, new: bool) -> Store | Path:
     if colon and not Path(place).exists():
         try:
             found: Any = getattr(importlib.import_module(module), name)
+            made: Any = found
             # A class has the methods too.
-            is_store = isinstance(found, Store) and not isinstance(found, type)
-            made: Any = found if is_store else found()
+            if isinstance(found, type) or not isinstance(found, Store):
+                made = found()
         except Exception as error:
             raise ConfigError(f"{place}: {error!r}") from error
         if not isinstance(made, Store) or isinstance(made, type):

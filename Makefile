@@ -28,7 +28,7 @@ help: ## show the targets
 	@touch $@
 
 .venv/extension: .venv/installed $(RUST)
-	VIRTUAL_ENV=$(CURDIR)/.venv PATH=$(CURDIR)/$(BIN):$$PATH maturin develop --release --locked --extras cli,postgres,report
+	VIRTUAL_ENV=$(CURDIR)/.venv PATH=$(CURDIR)/$(BIN):$$PATH maturin develop --release --locked --extras cli,opentelemetry,postgres,report
 	@touch $@
 
 build: .venv/extension ## build the extension into .venv (the one release profile)
@@ -138,7 +138,7 @@ UV_COMPILE = $(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version
 
 lock: ## renew the locked Python packages
 	$(PYTHON) -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install --quiet --upgrade uv
-	$(UV_COMPILE) pyproject.toml --extra cli --extra postgres --extra report --group check --group docs --output-file constraints.txt
+	$(UV_COMPILE) pyproject.toml --extra cli --extra opentelemetry --extra postgres --extra report --group check --group docs --output-file constraints.txt
 	$(UV_COMPILE) --group wheel --output-file constraints-wheel.txt
 
 clean: ## remove what was built here; the cache folder stays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from support import address_of, comes_to, earned, id_of, online, pay_both, wallet_of
 from typer.testing import CliRunner
 
@@ -21,6 +24,7 @@ from ldkjit.cli import app
 from ldkjit.history import views
 from ldkjit.metrics import exposition
 from ldkjit.sandbox import Sandbox
+from ldkjit.telemetry import observe
 
 pytestmark = [
     pytest.mark.native,
@@ -209,6 +213,13 @@ async def test_what_is_counted(box: Sandbox) -> None:
     line = re.compile(r'[a-z_]+(\{[a-z]+="[^"\n]*"(,[a-z]+="[^"\n]*")*\})? [0-9.e+-]+')
     for each in text.splitlines():
         assert each.startswith("# ") or line.fullmatch(each), each
+
+    reader = InMemoryMetricReader()
+    await observe(lsp, MeterProvider([reader], shutdown_on_exit=False).get_meter("ldkjit"))
+    observed = await asyncio.to_thread(reader.get_metrics_data)
+    assert observed is not None
+    names = {each.name for each in observed.resource_metrics[0].scope_metrics[0].metrics}
+    assert names >= {"ldkjit_jit_total", "ldkjit_commit_seconds_bucket", "ldkjit_block_height"}
 
 
 async def test_what_cannot_be_read(tmp_path: Path) -> None:

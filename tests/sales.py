@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -222,13 +223,38 @@ def check(report: Report, sales: int) -> None:
     assert set(report.refused) <= {"not this one", no_answer}, report
 
 
+@contextlib.contextmanager
+def busy() -> Iterator[None]:
+    """A thread that computes without end."""
+    over = threading.Event()
+
+    def compute() -> None:
+        while not over.is_set():
+            sum(range(1_000))
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 async def _main(sales: int) -> None:
+    def told(what: str, report: Report) -> None:
+        check(report, sales)
+        rate = sales / report.seconds
+        print(f"{what}: {report.sold:,} of {sales:,} sold, {rate:,.0f}/s, {report}", flush=True)
+
     async with Sandbox() as box:
         for kind in ("def", "async def"):
-            report = await run(box, kind.replace(" ", "-"), sales, kind)
-            check(report, sales)
-            rate = sales / report.seconds
-            print(f"{kind}: {report.sold:,} of {sales:,} sold, {rate:,.0f}/s, {report}", flush=True)
+            name = kind.replace(" ", "-")
+            told(kind, await run(box, name, sales, kind))
+            told(f"{kind}, healthy", await run(box, f"{name}-healthy", sales, kind, ways=()))
+            with busy():
+                report = await run(box, f"{name}-busy", sales, kind, ways=())
+            told(f"{kind}, healthy beside a busy thread", report)
 
 
 if __name__ == "__main__":

@@ -133,6 +133,27 @@ impl Books {
         self.contested.insert(txid, contested);
     }
 
+    /// What these transactions of a block make impossible: other transactions that close the same channels.
+    pub fn rivals(&self, txdata: &[Transaction]) -> HashSet<Txid> {
+        let closes = |(txid, of): (&Txid, &Contested)| of.closes.then_some((of.channel, *txid));
+        let closed: HashMap<ChannelId, Txid> = txdata
+            .iter()
+            .filter_map(|tx| closes(self.contested.get_key_value(&tx.compute_txid())?))
+            .collect();
+        if closed.is_empty() {
+            return HashSet::new();
+        }
+        let rival = |(channel, txid): (ChannelId, Txid)| {
+            let by = closed.get(&channel).filter(|by| **by != txid);
+            by.map(|_| txid)
+        };
+        self.contested
+            .iter()
+            .filter_map(closes)
+            .filter_map(rival)
+            .collect()
+    }
+
     /// Books what the wallet has learnt. `open_of` knows the funding transactions of opens.
     pub fn changed(
         &mut self,

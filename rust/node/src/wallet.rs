@@ -688,6 +688,8 @@ impl Wallet {
             );
             return;
         }
+        let rivals = state.books.rivals(&block.txdata);
+        state.evict_what_hangs_on(rivals);
         let received = received(&state.bdk, block, height);
         state.received.extend(received);
         let done: Vec<u128> = state
@@ -763,12 +765,45 @@ impl State {
             .collect()
     }
 
-    /// Whether a coin of this wallet's is spent with one that never was, or hangs on a transaction of others that is gone.
+    /// After a reorganisation another commitment transaction may be in a block than that which this node has claimed from.
+    /// A wallet does not see that by itself, as it has neither of them: what hangs on the other is not to be counted.
+    fn evict_what_hangs_on(&mut self, mut gone: HashSet<Txid>) {
+        if gone.is_empty() {
+            return;
+        }
+        loop {
+            let hangs = |tx: &Transaction| {
+                let mut inputs = tx.input.iter();
+                inputs.any(|input| gone.contains(&input.previous_output.txid))
+            };
+            let more: Vec<Txid> = self
+                .bdk
+                .transactions()
+                .filter(|tx| !tx.chain_position.is_confirmed() && !gone.contains(&tx.tx_node.txid))
+                .filter(|tx| hangs(&tx.tx_node.tx))
+                .map(|tx| tx.tx_node.txid)
+                .collect();
+            if more.is_empty() {
+                break;
+            }
+            gone.extend(more);
+        }
+        let now = seconds();
+        self.bdk
+            .apply_evicted_txs(gone.into_iter().map(|txid| (txid, now)));
+    }
+
+    /// Whether a coin of this wallet's is spent with one that never was, or hangs on a transaction of others that is gone;
+    /// or whether a claim is not counted any more.
     fn hangs_on_gone(&self, tx: &Transaction, gone: &HashSet<Txid>) -> bool {
         let (own, others) = self.spent_by(tx);
         // A payment of somebody else's may come back by itself, and holds nothing of ours.
-        if own.is_empty() || !others.is_empty() {
-            return !own.is_empty();
+        if own.is_empty() {
+            let txid = tx.compute_txid();
+            return self.bdk.tx_graph().get_tx(txid).is_some() && self.bdk.get_tx(txid).is_none();
+        }
+        if !others.is_empty() {
+            return true;
         }
         let (mut seen, mut todo) = (HashSet::new(), own);
         while let Some(OutPoint { txid, .. }) = todo.pop() {
@@ -1199,7 +1234,7 @@ mod tests {
     )]
     use super::*;
     use crate::commit::Committer;
-    use crate::store::MemoryStore;
+    use crate::store::{MemoryStore, Store as _};
     use bitcoin::block::Version as BlockVersion;
     use bitcoin::{absolute, transaction, CompactTarget, Sequence, TxIn, TxMerkleNode, TxOut};
 
@@ -1450,6 +1485,69 @@ mod tests {
         let own = net.wallet.send(&elsewhere(), None, 1_000).unwrap();
         let all = HashSet::from([own.compute_txid()]);
         assert!(!net.wallet.forget(&own, &all), "its own coins alone");
+    }
+
+    #[test]
+    fn a_claim_from_a_commitment_that_another_has_replaced_is_not_counted() {
+        let mut net = Net::new();
+        let at = OutPoint::new(Txid::all_zeros(), 7);
+        net.wallet.track(at, ChannelId([5; 32]), 100_000);
+        let commitment = |salt| {
+            let mut tx = foreign(salt, vec![(elsewhere(), 90_000)]);
+            tx.input[0].previous_output = at;
+            tx
+        };
+        let spends = |of: &Transaction, script: ScriptBuf, sat| {
+            let mut tx = foreign(1, vec![(script, sat)]);
+            tx.input[0].previous_output = OutPoint::new(of.compute_txid(), 0);
+            tx
+        };
+        let (theirs, ours) = (commitment(1), commitment(2));
+        let before = net.mine(vec![]);
+        net.mine(vec![theirs.clone()]);
+        let claim = spends(&theirs, net.wallet.next_script().unwrap(), 89_000);
+        net.wallet.broadcasted(&claim);
+        net.mine(vec![claim.clone()]);
+        let next = spends(&claim, net.wallet.next_script().unwrap(), 88_000);
+        net.wallet.broadcasted(&next);
+        let held = |net: &Net| {
+            let all = net.wallet.balances();
+            all.confirmed_sat + all.unconfirmed_sat + all.untrusted_sat
+        };
+        assert_eq!(held(&net), 88_000);
+
+        // The chain goes back, and the other one is mined.
+        net.wallet.blocks_disconnected(before);
+        net.mine_on(before, vec![]);
+        assert!(
+            !net.wallet.forget(&claim, &HashSet::new()),
+            "it may be mined again"
+        );
+        net.mine(vec![ours.clone()]);
+        for _ in 0..2 {
+            assert_eq!(held(&net), 0);
+            net.restart(true);
+        }
+        assert!(
+            net.wallet.forget(&claim, &HashSet::new()),
+            "it is sent no more"
+        );
+        let rows = net.store.clone().rows("ledger", 0, usize::MAX).unwrap();
+        let rows: Vec<String> = rows
+            .into_iter()
+            .map(|row| String::from_utf8(row.value).unwrap())
+            .collect();
+        for tx in [&claim, &next] {
+            let txid = tx.compute_txid().to_string();
+            let undone = |row: &&String| row.contains("chain_undone") && row.contains(&txid);
+            assert_eq!(rows.iter().filter(undone).count(), 1, "{txid}");
+        }
+
+        // And back again.
+        net.wallet.blocks_disconnected(before);
+        net.mine_on(before, vec![theirs]);
+        net.mine(vec![claim]);
+        assert_eq!(net.wallet.balances().confirmed_sat, 89_000);
     }
 
     #[test]

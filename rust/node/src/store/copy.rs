@@ -118,9 +118,12 @@ fn moved_by(source: &Loaded) -> Result<Option<String>, NodeError> {
     let (kind, key, _) = Marker::new(Origin::Moved, 0).put();
     let value = source.live.iter().find(|(k, y, _)| *k == kind && *y == key);
     let moving: Option<Moving> = value.and_then(|(_, _, v)| serde_json::from_slice(v).ok());
-    moving
-        .map(|moving| Some(moving.copy))
-        .ok_or_else(|| StoreError::Corrupt("the mark of a moved store".into()).into())
+    // A node that recovers here has written its own mark over the copy's.
+    moving.map(|moving| Some(moving.copy)).ok_or_else(|| {
+        NodeError::config(
+            "the node of the first store has moved to another one, and recovers here what it held",
+        )
+    })
 }
 
 fn put((kind, key, value): (String, String, Vec<u8>)) -> Op {

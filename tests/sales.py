@@ -178,7 +178,7 @@ async def run(
     )
     lending = Lending(overcommit_ppm=100_000_000, strangers_ppm=1_000_000)
     service = LspConfig(menu=MENU, limits=limits, lending=lending, policy=policy)
-    lsp = await box.node(
+    lsp = await box.lsp(
         name, funds=COINS, lsp=service, peer_limits=PeerLimits(max_connects_per_second=1_000)
     )
     # Its channel lets the LSP receive.

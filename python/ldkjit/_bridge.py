@@ -154,6 +154,12 @@ class Bridge:
             if future.done() and not future.cancelled():
                 future.exception()  # seen, even if a cancellation overtook it
 
+    async def stop(self) -> None:
+        """Have the node store everything and stop."""
+        if self._hooks is not None:
+            self._hooks.spare()
+        await self.call("stop")
+
     def drain(self) -> bool:
         """Hand every answer to its caller and a batch of records to ``logging``.
 

@@ -116,6 +116,7 @@ class HookRunner:
         # Those whose answer is waited for, and all that run: the loop itself keeps none alive.
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._stopping: asyncio.Task[Any] | None = None
         self._native: Answering | None = None
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
@@ -134,6 +135,10 @@ class HookRunner:
         self._native = native
         if "thread" in self.places().values():
             self._begin_thread(native)
+
+    def spare(self) -> None:
+        """Let the task that calls this go on without anybody waiting for it: it stops the node."""
+        self._stopping = _current_task()
 
     def stop(self) -> None:
         """End what still runs, except the task that calls this: a hook may stop its node."""
@@ -160,7 +165,7 @@ class HookRunner:
     def forget(self, id: int) -> None:
         """Nobody waits for this answer any more."""
         task = self._tasks.pop(id, None)
-        if task is not None:
+        if task is not None and task is not self._stopping:
             task.cancel()
         worker, native = self._worker, self._native
         if task is not None or worker is None or native is None:

@@ -219,7 +219,7 @@ class Node:
             bridge, self._bridge = self._bridge, None
             try:
                 with contextlib.suppress(NodeStoppedError):
-                    await bridge.call("stop")
+                    await bridge.stop()
             finally:
                 bridge.close()
 

@@ -144,7 +144,7 @@ class Replay:
         sums = [(0, 0)]
         for each in sales:
             before, after = sums[-1]
-            sums.append((before + each.earned_before, after + each.earned_after))
+            sums.append((before + int(each.earned_before), after + int(each.earned_after)))
         top = max(1, *(max(pair) for pair in sums))
 
         def line(which: int, colour: str) -> str:

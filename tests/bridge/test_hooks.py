@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
 from conformance.peer import PeerGoneError, Target
-from conformance.rpc import Client
+from conformance.rpc import CLIENT_REJECTED, Client
 from programs import Program, program, runs
 
 from ldkjit import Msat
@@ -176,5 +177,6 @@ async def test_the_program_ends_with_a_question_open(
         running.tell("enough")
         await running.says(said)
         await running.ends(code)
-        with pytest.raises(PeerGoneError):
-            await buying
+        # A coroutine may be cancelled while the node still answers.
+        with contextlib.suppress(PeerGoneError):
+            assert (await buying).code == CLIENT_REJECTED

@@ -5,13 +5,16 @@ use std::time::Instant;
 
 use crate::common::raw::Raw;
 use crate::common::{
-    asks, buys_from, event, finish, jit_invoice, menu, order_state, pay, until, World, PATIENCE,
+    address, asks, buys_from, event, finish, id, jit_invoice, menu, on_disk, order_state, pay,
+    service, until, with, World, PATIENCE,
 };
 use ldkjit_core::lsps0::{MAX_PAYLOAD, MESSAGE_TYPE};
 use ldkjit_core::lsps2::{BUY, GET_INFO};
 use ldkjit_node::client::JitChoice;
+use ldkjit_node::config::Config;
 use ldkjit_node::node::Node;
 use ldkjit_node::payments::PaymentStatus;
+use ldkjit_node::store::Fault as StoreFault;
 use serde_json::{json, Value};
 use tokio::task::JoinSet;
 
@@ -235,4 +238,56 @@ async fn garbage() {
     assert!(offer(&mut peer).await.is_object());
     assert!(lsp.lsp.as_ref().unwrap().orders().is_empty());
     lsp.stop().await.unwrap();
+}
+
+/// A node that can store nothing any more says nothing: it neither sells nor refuses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_while_many_buy() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let limits = json!({"max_orders_per_client": 1_000});
+    let mut settings = on_disk(service("lsp_trusts_client", limits));
+    let lsp = world.node("lsp", settings.clone(), None).await;
+    let payer = world.node("payer", json!({}), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, 5_000_000).await;
+    let at = address(&lsp);
+    payer.dial_and_keep(id(&lsp), &at, PATIENCE).await.unwrap();
+    settings["listen"] = json!([at]);
+    lsp.stop().await.unwrap();
+    let fails = |config: &mut Config| config.store_fault = Some((15, StoreFault::Fails));
+    let lsp = world.changed("lsp", settings.clone(), fails).await;
+    until("the payer is back", || {
+        with(&lsp, &payer).iter().any(|c| c.is_usable)
+    })
+    .await;
+    let mut peer = Raw::new(0, &lsp, "127.0.0.1");
+    assert!(peer.connect().await);
+    let wanted = buys(&offer(&mut peer).await);
+    let mut sold = Vec::new();
+    'on: loop {
+        for _ in 0..8 {
+            peer.request(BUY, &wanted);
+        }
+        for _ in 0..8 {
+            let Some(answer) = peer.answer_if_any().await else {
+                break 'on;
+            };
+            let scid = &answer["result"]["jit_channel_scid"];
+            sold.push(
+                scid.as_str()
+                    .unwrap_or_else(|| panic!("{answer}"))
+                    .to_owned(),
+            );
+        }
+    }
+    assert!(!sold.is_empty(), "the store fails later");
+    let _ = lsp.stop().await;
+    let lsp = world.node("lsp", settings, None).await;
+    let kept = lsp.lsp.as_ref().unwrap().orders();
+    for scid in &sold {
+        assert!(kept.iter().any(|order| order["scid"] == **scid), "{scid}");
+    }
+    finish([&payer, &lsp]).await;
 }

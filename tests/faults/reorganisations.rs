@@ -91,6 +91,31 @@ impl Sold {
         self.lsp = self.world.restarted(&self.lsp, self.service.clone()).await;
     }
 
+    /// Keeps the wallet's folder as it is, and goes on.
+    async fn keep_wallet(&mut self) {
+        self.wallet.stop().await.unwrap();
+        let folder = &self.wallet.config.data_dir;
+        copy(folder, &folder.with_extension("before"));
+        self.start_wallet().await;
+        until("both can use it", || {
+            with(&self.wallet, &self.lsp)[0].is_usable && with(&self.lsp, &self.wallet)[0].is_usable
+        })
+        .await;
+    }
+
+    /// The wallet loses what came since.
+    async fn set_wallet_back(&mut self) {
+        self.wallet.stop().await.unwrap();
+        let folder = &self.wallet.config.data_dir;
+        std::fs::remove_dir_all(folder).unwrap();
+        copy(&folder.with_extension("before"), folder);
+        self.start_wallet().await;
+    }
+
+    async fn start_wallet(&mut self) {
+        self.wallet = self.world.node("wallet", self.buyer.clone(), None).await;
+    }
+
     async fn stop(self) {
         finish([&self.wallet, &self.payer, &self.lsp]).await;
     }
@@ -354,29 +379,18 @@ async fn an_agreed_close_that_one_side_has_lost() {
     };
     sold.world.mine(1, &sold.all()).await;
     let channel = ChannelId(with(&sold.wallet, &sold.lsp)[0].channel_id.0);
-    sold.wallet.stop().await.unwrap();
-    let folder = sold.wallet.config.data_dir.clone();
-    let before = folder.with_extension("before");
-    copy(&folder, &before);
-    sold.wallet = sold.world.node("wallet", sold.buyer.clone(), None).await;
-    until("both can use it", || {
-        with(&sold.wallet, &sold.lsp)[0].is_usable && with(&sold.lsp, &sold.wallet)[0].is_usable
-    })
-    .await;
+    sold.keep_wallet().await;
     sold.wallet
         .close_channel(&channel, false, None)
         .await
         .unwrap();
     event(&sold.lsp, "channel_closed").await;
     let closing = spender(&sold).await;
-    sold.wallet.stop().await.unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
-    copy(&before, &folder);
-
-    sold.wallet = sold.world.node("wallet", sold.buyer.clone(), None).await;
-    assert_eq!(with(&sold.wallet, &sold.lsp).len(), 1, "it is lost");
-    // The LSP knows no such channel.
-    event(&sold.wallet, "channel_closed").await;
+    sold.set_wallet_back().await;
+    // It is lost, and the LSP knows no such channel.
+    let why = event(&sold.wallet, "channel_closed").await;
+    let why = why["reason"].as_str().unwrap();
+    assert!(why.contains("channel_reestablish"), "{why}");
     until("what would force it is given up", || {
         let pending = sold.wallet.parts.broadcaster.pending();
         let mut sent = pending.iter().map(|(txid, _)| txid.to_string());
@@ -400,15 +414,7 @@ async fn an_agreed_close_that_one_side_has_lost_and_no_mempool_has() {
     };
     sold.world.mine(1, &sold.all()).await;
     let channel = ChannelId(with(&sold.wallet, &sold.lsp)[0].channel_id.0);
-    sold.wallet.stop().await.unwrap();
-    let folder = sold.wallet.config.data_dir.clone();
-    let before = folder.with_extension("before");
-    copy(&folder, &before);
-    sold.wallet = sold.world.node("wallet", sold.buyer.clone(), None).await;
-    until("both can use it", || {
-        with(&sold.wallet, &sold.lsp)[0].is_usable && with(&sold.lsp, &sold.wallet)[0].is_usable
-    })
-    .await;
+    sold.keep_wallet().await;
     let chain = sold.world.chain.clone();
     sold.world.running.dies(&chain).await;
     let dear = ["-minrelaytxfee=0.01"];
@@ -418,11 +424,7 @@ async fn an_agreed_close_that_one_side_has_lost_and_no_mempool_has() {
         .await
         .unwrap();
     event(&sold.lsp, "channel_closed").await;
-    sold.wallet.stop().await.unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
-    copy(&before, &folder);
-
-    sold.wallet = sold.world.node("wallet", sold.buyer.clone(), None).await;
+    sold.set_wallet_back().await;
     let lsp = id(&sold.lsp);
     until("the wallet is back", || sold.wallet.is_connected(&lsp)).await;
     sold.world.running.dies(&chain).await;

@@ -410,17 +410,23 @@ async fn a_wallet_that_restarts_before_its_channel_is_paid_for() {
     stage.stop().await;
 }
 
+/// An LSP, and a payer who has enough for the first payments of many wallets.
+async fn for_many(world: &World) -> [Arc<Node>; 2] {
+    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
+    let payer = world.node("payer", json!({}), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, 5_000_000).await;
+    world.in_step(&[&lsp, &payer]).await;
+    [lsp, payer]
+}
+
 /// LDK would sign for the funding transaction first: the LSP then pays for a channel that the wallet knows nothing of.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wallet_that_cannot_store_its_channel_has_not_signed_for_it() {
     let Some(world) = World::start().await else {
         return;
     };
-    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
-    let payer = world.node("payer", json!({}), None).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 5_000_000).await;
-    world.in_step(&[&lsp, &payer]).await;
+    let [lsp, payer] = for_many(&world).await;
     let mut ended = Vec::new();
     // Its first commits are its start, the next few the order, the channel and the payment.
     for nth in 3..12 {
@@ -472,11 +478,7 @@ async fn a_wallet_that_cannot_store_its_close_closes_as_agreed() {
     let Some(world) = World::start().await else {
         return;
     };
-    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
-    let payer = world.node("payer", json!({}), None).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, 5_000_000).await;
-    world.in_step(&[&lsp, &payer]).await;
+    let [lsp, payer] = for_many(&world).await;
     let mut ended = Vec::new();
     // Its first commits are its start, the next few the close.
     for nth in 2..9 {

@@ -2,7 +2,7 @@
 
 use crate::common::{
     address, asks, assert_failed, buys_from, event, finish, id, jit_invoice, ledger, on_disk,
-    order_state, outcome, pay, send, service, until, with, World, PATIENCE,
+    order, order_state, outcome, pay, send, service, until, with, World, PATIENCE,
 };
 use ldkjit_core::ids::ChannelId;
 use ldkjit_node::client::JitChoice;
@@ -53,6 +53,45 @@ async fn test_J_02_S_55_a_client_that_never_pays_is_trusted_less_and_less() {
     assert_eq!(refused.details["lsp_code"], 1, "{:?}", refused.details);
     // Only the first of the two was ever published.
     assert_eq!(ledger(&lsp, "chain_cost").await.len(), 1);
+    finish([&wallet, &payer, &lsp]).await;
+}
+
+/// LDK refuses to close a channel by agreement that its client, who is back, has not taken up again yet: it is asked again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unpaid_channel_is_closed_once_its_client_takes_it_up_again() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let mut settings = service("lsp_trusts_client", json!({"grace_ms": 0}));
+    settings["lsp"]["menu"][0]["valid_for_s"] = 20.into();
+    let lsp = world.node("lsp", settings, None).await;
+    let buys = on_disk(buys_from(&lsp, json!({})));
+    let refuses = Some(Fault::ClientRefuses);
+    let [payer, wallet] = world.customers(&lsp, buys.clone(), refuses).await;
+    let mut request = asks(Some(SIZE), JitChoice::Always);
+    request.expiry_s = 15;
+    let bought = wallet.receive(request).await.unwrap();
+    assert_failed(&pay(&payer, &bought.bolt11).await);
+    until("the fee is owed", || order_state(&lsp) == "owed").await;
+    wallet.stop().await.unwrap();
+    let wallet = world
+        .node("wallet", buys, Some(Fault::TakesUpLate(25)))
+        .await;
+    until("the client is back", || lsp.is_connected(&id(&wallet))).await;
+
+    until("its close is asked for", || {
+        order(&lsp)["closing"] != json!({})
+    })
+    .await;
+    let channels = with(&lsp, &wallet);
+    assert_eq!(channels.len(), 1, "asked too early");
+    assert!(!channels[0].is_usable);
+    until("the channel is closed", || with(&lsp, &wallet).is_empty()).await;
+    for node in [&lsp, &wallet] {
+        let closed = event(node, "channel_closed").await;
+        let why = closed["reason"].as_str().unwrap();
+        assert!(why.contains("cooperatively"), "{why}");
+    }
     finish([&wallet, &payer, &lsp]).await;
 }
 

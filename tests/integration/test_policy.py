@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import sales
-from conformance.peer import Target
+from conformance.peer import PeerGoneError, Target
 from conformance.rpc import BUY, CLIENT_REJECTED, Client, Offer, buy_params, request
 from support import address_of, fee_of, id_of, online, only_channel, pay_both, wallet_of
 
@@ -29,7 +29,6 @@ from ldkjit import (
     MenuRequest,
     Node,
     NodeStoppedError,
-    NoLspError,
     OrderRequest,
     PaymentError,
     Policy,
@@ -155,11 +154,19 @@ async def test_a_recorded_sale_is_replayed(box: Sandbox, tmp_path: Path) -> None
 
 
 async def test_the_price_follows_the_chain_without_code(box: Sandbox) -> None:
-    service = LspConfig(menu=MENU, chain_cost_ppm=2_000_000)
+    costs: list[int] = []
+
+    def watch(order: OrderRequest) -> Accept:
+        costs.append(order.state.open_cost_sat)
+        return Accept()
+
+    service = LspConfig(menu=MENU, chain_cost_ppm=2_000_000, policy=PolicyConfig(sell=watch))
     lsp, _ = await stocked(box, lsp=service)
     wallet = await wallet_of(box, lsp)
-    # 884 weight at 500 sat per 1000, twice.
-    assert (await wallet.receive(AMOUNT)).opening_fee == sat(2_000 + 2 * 442)
+    fee = (await wallet.receive(AMOUNT)).opening_fee
+    (cost,) = costs
+    assert cost > 0
+    assert fee == sat(2_000 + 2 * cost)
 
 
 async def test_a_quota_is_used_up_also_after_a_restart(box: Sandbox) -> None:
@@ -169,8 +176,9 @@ async def test_a_quota_is_used_up_also_after_a_restart(box: Sandbox) -> None:
     for _ in range(2):
         await wallet.receive(AMOUNT)
     for _ in range(2):
-        with pytest.raises(LspRefusedError, match="quota used up"):
+        with pytest.raises(LspRefusedError) as caught:
             await wallet.receive(AMOUNT)
+        assert caught.value.lsp_message == "quota used up, try later"
         await lsp.stop()
         await lsp.start()
         await online(wallet)
@@ -417,7 +425,7 @@ async def test_a_hook_may_stop_its_node(shop: Opener, kind: str) -> None:
     open_shop = await shop(function if kind == "def" else coroutine, sell_ms=10_000)
     buying = asyncio.ensure_future(open_shop.buy())
     await asyncio.wait_for(stopped.wait(), 15)
-    with pytest.raises(Exception, match=r".*"):
+    with pytest.raises(PeerGoneError):
         await buying
     with pytest.raises(NodeStoppedError):
         await open_shop.lsp.status()
@@ -446,7 +454,7 @@ async def test_a_menu_that_fails_is_empty(box: Sandbox) -> None:
     async with await Client.connect(Target.parse(await address_of(lsp))) as client:
         assert await client.get_info() == []
     wallet = await wallet_of(box, lsp)
-    with pytest.raises(NoLspError):
+    with pytest.raises(LspRefusedError, match="nothing for sale at present"):
         await wallet.receive(AMOUNT)
 
 
@@ -458,7 +466,9 @@ async def test_many_sales_through_hooks_of_which_some_misbehave(box: Sandbox, ki
     report = await sales.run(box, "lsp", 400, kind)
     sales.check(report, 400)
     assert min(report.misbehaved[way] for way in sales.WAYS) >= 5
-    assert report.sold >= 340
+    # A function that hangs holds up those that ask behind it, and there is one to each client.
+    held_up = sales.CLIENTS * report.misbehaved["hang"] if kind == "def" else 0
+    assert report.sold >= 340 - held_up
 
 
 async def test_sales_beside_a_thread_that_takes_all_it_can(box: Sandbox) -> None:

@@ -264,7 +264,7 @@ class Lives(Stage):
         self.paid.append(paid)
         self.report.payments += succeeded
         self.report.payments_failed += not succeeded
-        if not succeeded and payee is self.payer and amount < DUST_SAT * 1_000:
+        if not succeeded and payee is self.payer and amount <= CLAIM_SAT * 1_000:
             paid.borne_msat = await self._borne(payment_hash)
         if succeeded:
 
@@ -283,7 +283,8 @@ class Lives(Stage):
     async def _borne(self, payment_hash: str) -> int:
         """What the payee has of a failed payment, msat.
 
-        It is dust of a channel that ended on the chain: the LSP passed it on and cannot claim it.
+        It was in a channel that ended on the chain: the LSP passed it on, and its claim costs more
+        than it is worth, if it is no dust.
         """
 
         async def look() -> tuple[int] | None:
@@ -296,7 +297,7 @@ class Lives(Stage):
             return (got["amount_msat"] if got["status"] == "succeeded" else 0,)
 
         (borne,) = await self._until(look, f"the payee's word on {payment_hash}")
-        self.report.world["dust that the LSP bears"] += borne > 0
+        self.report.world["the LSP bears what is not worth its claim"] += borne > 0
         return borne
 
     async def _close(self, wallet: Process) -> None:

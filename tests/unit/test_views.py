@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 VIEWS = Path(__file__).parents[2] / "rust/node/src/views.sql"
-FUNDING = {"txid": "t1", "vout": 0}
+FUNDING = "t1:0"
 TIER = {"min_fee": 1, "proportional_ppm": 3, "min_payment": 1, "max_payment": 4, "min_lifetime": 9}
 SOLD = {"kind": "order_sold", "scid": "1x2x3", "client": "aa", "trust": "t", "reserved_sat": 1}
 OPEN = {"scid": "1x2x3", "client": "aa", "open": "00ff", "value_sat": 3}

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ..amounts import Msat, sat
 from ..config import Bitcoind, FeeTier, Lsp, LspConfig, NodeConfig, TrustModel
+from ..errors import NodeStoppedError
 from ..models import Channel
 from ..node import Node
 from .bitcoind import BitcoindNotFoundError, find_bitcoind
@@ -199,9 +200,14 @@ class Sandbox:
         return await until(usable, "a channel to become usable")
 
     async def mine(self, blocks: int = 1) -> int:
-        """Mine blocks and wait until every node has seen them; return the height."""
+        """Mine blocks and wait until every node that runs has seen them; return the height."""
         height = await self.chain.mine(blocks)
-        await asyncio.gather(*(node.wait_height(height) for node in self.nodes.values()))
+
+        async def sees(node: Node) -> None:
+            with contextlib.suppress(NodeStoppedError):
+                await node.wait_height(height)
+
+        await asyncio.gather(*(sees(node) for node in self.nodes.values()))
         return height
 
     async def stop_nodes(self) -> None:

@@ -265,7 +265,7 @@ fn a_fee_for_several_is_shared_and_taken_back() {
             peer: common::node(n),
             open: OpenId::new(Scid(n.into()), Millis(0), 1),
             funding: Outpoint {
-                txid: format!("f{n}"),
+                txid: format!("{n:064x}"),
                 vout: 0,
             },
             value_sat: 100_000,

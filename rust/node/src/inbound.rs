@@ -87,6 +87,18 @@ pub struct Inbound {
     /// Only in builds for tests: hangs up instead of signing, once.
     #[cfg(feature = "faults")]
     hangs_up: std::sync::atomic::AtomicBool,
+    /// Only in builds for tests: what waits until channels may be taken up again.
+    #[cfg(feature = "faults")]
+    late: Mutex<Late>,
+}
+
+/// Both sides' `channel_reestablish` until then.
+#[cfg(feature = "faults")]
+#[derive(Default)]
+struct Late {
+    until: Option<Instant>,
+    said: Vec<MessageSendEvent>,
+    heard: Vec<(PublicKey, msgs::ChannelReestablish)>,
 }
 
 /// A signature that waits.
@@ -152,17 +164,44 @@ impl Inbound {
             ending: Mutex::default(),
             #[cfg(feature = "faults")]
             hangs_up: false.into(),
+            #[cfg(feature = "faults")]
+            late: Mutex::default(),
         }
     }
 
     /// Only in builds for tests: with this fault, if it is one of this place.
     #[cfg(feature = "faults")]
-    pub fn hangs_up_at_funding(self, fault: Option<crate::lsp::Fault>) -> Self {
-        let here = fault == Some(crate::lsp::Fault::HangsUpAtFunding);
-        Self {
-            hangs_up: here.into(),
-            ..self
+    pub fn with_fault(self, fault: Option<crate::lsp::Fault>) -> Self {
+        use crate::lsp::Fault;
+        match fault {
+            Some(Fault::HangsUpAtFunding) => Self {
+                hangs_up: true.into(),
+                ..self
+            },
+            Some(Fault::TakesUpLate(seconds)) => {
+                lock(&self.late).until = Instant::now().checked_add(Duration::from_secs(seconds));
+                self
+            }
+            _ => self,
         }
+    }
+
+    /// Only in builds for tests: what goes out of this, and first what has waited long enough.
+    #[cfg(feature = "faults")]
+    fn delayed(&self, new: Vec<MessageSendEvent>) -> Vec<MessageSendEvent> {
+        let mut late = lock(&self.late);
+        if late.until.is_some_and(|until| Instant::now() < until) {
+            let is_late = |e: &_| matches!(e, MessageSendEvent::SendChannelReestablish { .. });
+            let (wait, going): (Vec<_>, Vec<_>) = new.into_iter().partition(is_late);
+            late.said.extend(wait);
+            return going;
+        }
+        let Late { said, heard, .. } = std::mem::take(&mut *late);
+        drop(late);
+        for (peer, message) in heard {
+            self.handle_channel_reestablish(peer, &message);
+        }
+        said.into_iter().chain(new).collect()
     }
 
     /// The manager, unless it may meet nobody.
@@ -184,15 +223,17 @@ impl Inbound {
         wake: &Arc<Notify>,
         new: Vec<MessageSendEvent>,
     ) -> Vec<MessageSendEvent> {
-        let is_signature = |event: &MessageSendEvent| {
-            matches!(
-                event,
-                MessageSendEvent::SendFundingSigned { .. }
-                    | MessageSendEvent::SendClosingSigned { .. }
-            )
+        let signature = |event: &MessageSendEvent| match event {
+            MessageSendEvent::SendFundingSigned { node_id, msg } => {
+                Some((*node_id, Until::Monitor(msg.channel_id)))
+            }
+            MessageSendEvent::SendClosingSigned { node_id, .. } => {
+                Some((*node_id, Until::Commit(journal.place())))
+            }
+            _ => None,
         };
         let mut signed = lock(&self.signed);
-        if signed.is_empty() && !new.iter().any(is_signature) {
+        if signed.is_empty() && !new.iter().any(|event| signature(event).is_some()) {
             return new;
         }
         let mut pending = monitors.list_pending_monitor_updates();
@@ -207,23 +248,12 @@ impl Inbound {
         let mut going: Vec<_> = ready.into_iter().map(|signed| signed.event).collect();
         let mut closes = false;
         for event in new {
-            let (peer, until) = match &event {
-                MessageSendEvent::SendFundingSigned { node_id, msg } => {
-                    (*node_id, Until::Monitor(msg.channel_id))
+            match signature(&event) {
+                Some((peer, until)) if waits(&until) => {
+                    closes |= matches!(until, Until::Commit(_));
+                    signed.push(Signed { event, peer, until });
                 }
-                MessageSendEvent::SendClosingSigned { node_id, .. } => {
-                    (*node_id, Until::Commit(journal.place()))
-                }
-                _ => {
-                    going.push(event);
-                    continue;
-                }
-            };
-            if waits(&until) {
-                closes |= matches!(until, Until::Commit(_));
-                signed.push(Signed { event, peer, until });
-            } else {
-                going.push(event);
+                _ => going.push(event),
             }
         }
         drop(signed);
@@ -287,6 +317,8 @@ impl BaseMessageHandler for Inbound {
             drop((close, ending));
             events.append(&mut self.once_durable(monitors, journal, wake, new));
         }
+        #[cfg(feature = "faults")]
+        let events = self.delayed(events);
         events
     }
 
@@ -402,6 +434,14 @@ impl ChannelMessageHandler for Inbound {
     /// LDK panics, its locks held, when a peer proves that our state is old: whatever it would publish is revoked. The
     /// committer finds it so, and ends the node.
     fn handle_channel_reestablish(&self, peer: PublicKey, message: &msgs::ChannelReestablish) {
+        #[cfg(feature = "faults")]
+        {
+            let mut late = lock(&self.late);
+            if late.until.is_some_and(|until| Instant::now() < until) {
+                late.heard.push((peer, message.clone()));
+                return;
+            }
+        }
         match &self.way {
             Way::Open {
                 fallen,

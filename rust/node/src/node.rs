@@ -437,7 +437,7 @@ impl Node {
             ),
         };
         #[cfg(feature = "faults")]
-        let channels = channels.hangs_up_at_funding(config.fault);
+        let channels = channels.with_fault(config.fault);
         let pm = ldk::peer_manager(&parts, channels, &gossip, &transport);
         let lsp = config
             .lsp

@@ -77,7 +77,7 @@ FROM (SELECT seq, at_ms, kind,
              json_extract(entry, '$.scid') AS scid,
              json_extract(entry, '$.by_us') AS by_us,
              json_extract(entry, '$.value_sat') AS value_sat,
-             json_extract(entry, '$.funding.txid') || ':' || json_extract(entry, '$.funding.vout') AS funding,
+             json_extract(entry, '$.funding') AS funding,
              json_extract(entry, '$.reason') AS reason,
              json_extract(entry, '$.txid') AS txid
       FROM ledger

@@ -360,7 +360,7 @@ fn abandon(
     }
 }
 
-fn close(node: &Node, state: &State, client: &PublicKey, channel: ChannelId, why: &str) {
+pub(super) fn close(node: &Node, state: &State, client: &PublicKey, channel: ChannelId, why: &str) {
     let id = convert::ldk_channel(&channel);
     let withheld = state.orders.values().any(|o| {
         o.terms.trust == TrustModel::ClientTrustsLsp

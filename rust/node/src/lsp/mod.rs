@@ -73,6 +73,8 @@ pub enum Fault {
     HangsUpAtFunding,
     /// As a wallet: hangs up before it claims a JIT payment, and does not dial again by itself.
     HangsUpAtClaim,
+    /// As a wallet: is connected for this long, seconds since its start, before it takes its channels up again.
+    TakesUpLate(u64),
     /// As an LSP: loses the client, who has accepted, as it is about to fund the channel, at the first attempt.
     LosesClient,
     /// As an LSP: closes by force the channel that it has just given a part to.

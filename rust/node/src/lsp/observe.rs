@@ -9,12 +9,14 @@ use ldkjit_core::lsps0::clean_text;
 use ldkjit_core::lsps5::Notice;
 use ldkjit_core::menu::TrustModel;
 use ldkjit_core::order::{Input, OpenFailure, OpenPhase, PartStatus, State as OrderState};
+use ldkjit_core::reason::Reason;
 use lightning::chain::channelmonitor::Balance;
 use lightning::events::ClosureReason;
+use lightning::ln::channel_state::ChannelShutdownState;
 use lightning::ln::channelmanager::InterceptId;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::act::is_lesser;
+use super::act::{close, is_lesser};
 use super::{order_of, stamp, Service, State};
 use crate::convert;
 use crate::log::now_ms;
@@ -169,6 +171,32 @@ impl Service {
         self.apply(node, state, scid, Input::OpenFailed { open, why });
     }
 
+    /// LDK refuses to close a channel by agreement that is not taken up again yet, though its client is connected: it is asked
+    /// again once it is, or the client is gone.
+    fn close_again(&self, node: &Node, state: &State) {
+        for order in state.orders.values() {
+            let open = order.closing.iter().filter(|(_, closed)| !**closed);
+            let open: Vec<ChannelId> = open.map(|(channel, _)| *channel).collect();
+            if open.is_empty() {
+                continue;
+            }
+            let Some(client) = convert::public_key(&order.terms.client) else {
+                continue;
+            };
+            for channel in node.cm.list_channels_with_counterparty(&client) {
+                let id = ChannelId(channel.channel_id.0);
+                let begun = !matches!(
+                    channel.channel_shutdown_state,
+                    None | Some(ChannelShutdownState::NotShuttingDown)
+                );
+                let ready = channel.is_usable || !node.is_connected(&client);
+                if open.contains(&id) && ready && !begun {
+                    close(node, state, &client, id, Reason::FeeUnpaid.message());
+                }
+            }
+        }
+    }
+
     /// A second went by: only orders that wait for something are asked.
     pub fn on_second(&self, node: &Node) {
         let now = Millis(now_ms());
@@ -176,6 +204,7 @@ impl Service {
         if let Some(row) = state.refused.due(now) {
             node.record(&row);
         }
+        self.close_again(node, &state);
         let due: Vec<Scid> = state
             .orders
             .values()
@@ -241,8 +270,17 @@ impl Service {
         }
         let scids: Vec<Scid> = state.orders.keys().copied().collect();
         let missing = missing(node, &state, &scids);
-        if let Some(lost) = missing.into_iter().find(|part| !part.is_open) {
-            let (scid, id) = (lost.scid, lost.id);
+        // What was in the channel when it closed has its end on the chain.
+        let mut of_closed: BTreeMap<ChannelId, Htlcs> = BTreeMap::new();
+        let lost = missing
+            .into_iter()
+            .filter(|part| !part.is_open)
+            .find(|part| {
+                let htlcs = of_closed.entry(part.channel);
+                let htlcs = htlcs.or_insert_with(|| on_chain(node, &part.channel));
+                !take(htlcs, (part.hash, part.amount.sat_floor()))
+            });
+        if let Some(Missing { scid, id, .. }) = lost {
             self.apply(node, &mut state, scid, Input::PartFailed { id });
         }
     }
@@ -557,19 +595,20 @@ impl Service {
     }
 }
 
-/// A part that was given to a channel, and is in none and not on the chain.
+/// A part that was given to a channel, and is in none that is open.
 struct Missing {
     scid: Scid,
     id: PartId,
+    hash: PaymentHash,
+    amount: Msat,
     /// The channel it was given to, and whether that is still open.
     channel: ChannelId,
     is_open: bool,
 }
 
-/// The parts of these orders that LDK has tried to forward and that are on their way no more.
+/// The parts of these orders that LDK has tried to forward and that are in no open channel any more.
 fn missing(node: &Node, state: &State, scids: &[Scid]) -> Vec<Missing> {
     let mut of_clients: BTreeMap<NodeId, (BTreeSet<ChannelId>, Htlcs)> = BTreeMap::new();
-    let mut of_closed: BTreeMap<ChannelId, Htlcs> = BTreeMap::new();
     let mut missing = Vec::new();
     for order in scids.iter().filter_map(|scid| state.orders.get(scid)) {
         let (scid, client) = (order.terms.scid, order.terms.client);
@@ -586,19 +625,14 @@ fn missing(node: &Node, state: &State, scids: &[Scid]) -> Vec<Missing> {
             let (open, pending) = of_clients
                 .entry(client)
                 .or_insert_with(|| in_channels(node, &client));
-            let is_open = open.contains(&channel);
-            let is_pending = take(pending, (part.hash, amount.0));
-            let is_on_chain = !is_open && !is_pending && {
-                let htlcs = of_closed.entry(channel);
-                let htlcs = htlcs.or_insert_with(|| on_chain(node, &channel));
-                take(htlcs, (part.hash, amount.sat_floor()))
-            };
-            if !is_pending && !is_on_chain {
+            if !take(pending, (part.hash, amount.0)) {
                 missing.push(Missing {
                     scid,
                     id,
+                    hash: part.hash,
+                    amount,
                     channel,
-                    is_open,
+                    is_open: open.contains(&channel),
                 });
             }
         }

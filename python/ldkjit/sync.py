@@ -1,15 +1,17 @@
 """The node for programs that block: every method of ``ldkjit.Node``, without ``await``.
 
-``with sync.Node(config) as node:`` takes what ``ldkjit.Node`` takes, in scripts, threads and web
-workers. Calls may come from several threads at once, also from a policy's functions. Ctrl-C
-interrupts a call at once, which forgets its answer and undoes nothing. Where an event loop runs,
-a notebook's cells included, a call would hold up that loop and is refused with
-``WrongLoopError``: await ``ldkjit.Node`` there.
+``with sync.Node(config) as node:`` takes what ``ldkjit.Node`` takes, in scripts, notebooks and the
+threads of a web server (one process per node). Calls may come from several threads at once, also
+from a policy's functions; its coroutines would wait for their own loop, and ask by
+``asyncio.to_thread``. A call holds up an event loop that runs in its thread: in async programs
+await ``ldkjit.Node``. Ctrl-C interrupts a call at once, which forgets its answer and undoes
+nothing. At the exit Python waits for threads that are no daemons before the node ends: one that
+waits in a call is told only by ``stop``.
 
-Each started node has a thread of its own with an event loop, until it is stopped or forgotten. One
-for all nodes would save threads, but there a policy's coroutine that blocks would hold up every
-node, and no moment would be the last. ``async def`` hooks run on that loop, ``def`` hooks on the
-policy's thread, as ever.
+Each started node has a thread of its own with an event loop, until it is stopped or forgotten (a
+policy that refers to the node keeps it until then). One for all nodes would save threads, but there
+a policy's coroutine that blocks would hold up every node, and no moment would be the last.
+``async def`` hooks run on that loop, ``def`` hooks on the policy's thread, as ever.
 """
 
 from __future__ import annotations
@@ -95,8 +97,8 @@ class Node:
 
     Use it as ``with Node(config) as node:``, or call ``start`` and ``stop``. Leaving without
     ``stop`` equals a crash, which is safe. It answers in every thread of the process it was started
-    in, except where an event loop runs. Every method raises a ``LdkJitError``; interrupting one
-    forgets its answer and undoes nothing.
+    in, except in its policy's coroutines, and holds up an event loop that runs there. Every method
+    raises a ``LdkJitError``; interrupting one forgets its answer and undoes nothing.
 
     Args:
         config: The whole configuration.
@@ -117,12 +119,10 @@ class Node:
         policy: object | None = None,
         _make_native: Callable[[], NativeLike] = _asyncio._native,  # pyright: ignore[reportPrivateUsage]
     ) -> None:
-        def make() -> LoopNode:
-            return LoopNode(config, policy=policy, _make_native=_make_native)
-
-        make()  # what is wrong with the policy is said here
         self.config = config
-        self._make = make
+        self._policy = policy
+        self._make_native = _make_native
+        self._node()  # what is wrong with the policy is said here
         self._thread: LoopThread | None = None
         # One start or stop at a time; a signal's handler may stop what its own thread starts.
         self._turn = threading.RLock()
@@ -153,10 +153,12 @@ class Node:
         """
         self._check()
         with self._turn:
+            if self._thread is not None and self._thread.shut:  # a hook has ended its loop
+                self._end(self._thread)
             thread = self._thread
             if thread is not None:
                 return thread.call(lambda node: node.start())
-            thread = self._thread = LoopThread(self._make(), self)
+            thread = self._thread = LoopThread(self._node(), self)
             try:
                 return thread.call(lambda node: node.start())
             except BaseException:
@@ -176,6 +178,9 @@ class Node:
             finally:
                 self._end(thread)
 
+    def _node(self) -> LoopNode:
+        return LoopNode(self.config, policy=self._policy, _make_native=self._make_native)
+
     def _check(self) -> None:
         # Before the turn is waited for, which a forked child might never get.
         thread = self._thread
@@ -188,7 +193,8 @@ class Node:
         try:
             thread.end()
         finally:
-            self._thread = None
+            if self._thread is thread:  # a handler may have started anew
+                self._thread = None
 
     def _running(self) -> LoopThread:
         thread = self._thread

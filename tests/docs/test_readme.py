@@ -19,7 +19,7 @@ from ldkjit.sandbox import Sandbox, until
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["wallet", "lsp"])
+@pytest.mark.parametrize("name", ["wallet", "sync_wallet", "lsp"])
 def test_the_readme_shows_the_example(name: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert (ROOT / "examples" / f"{name}.py").read_text() in blocks

@@ -20,10 +20,12 @@ from ldkjit import (
     Bitcoind,
     FeeTier,
     Lsp,
+    LspUnreachableError,
     MenuRequest,
     Msat,
     Node,
     NodeConfig,
+    NodeStoppedError,
     OrderRequest,
     Payment,
     PaymentReceived,
@@ -116,6 +118,8 @@ async def test_a_jit_payment(box: Sandbox, tmp_path: Path) -> None:
 
 
 class Rules(Policy):
+    seller: sync.Node
+
     def __init__(self) -> None:
         self.ran: list[tuple[str, str]] = []
 
@@ -126,6 +130,8 @@ class Rules(Policy):
 
     def sell(self, order: OrderRequest) -> Accept:
         self.ran.append(("sell", threading.current_thread().name))
+        assert self.seller.status().height == order.state.height
+        assert self.seller.orders() == []
         return Accept()
 
 
@@ -133,7 +139,7 @@ async def test_hooks_price_and_sell(box: Sandbox) -> None:
     lsp, payer = await stocked(box)
     await lsp.stop()
     rules = Rules()
-    seller = sync.Node(lsp.config, policy=rules)
+    seller = rules.seller = sync.Node(lsp.config, policy=rules)
     await asyncio.to_thread(seller.start)
     try:
         await usable(payer)
@@ -147,6 +153,38 @@ async def test_hooks_price_and_sell(box: Sandbox) -> None:
         assert rules.ran == [("menu", "ldkjit-loop"), ("sell", "ldkjit-policy")]
         status = await asyncio.to_thread(seller.status)
         assert status.policy["sell"].answered == 1
+    finally:
+        await asyncio.to_thread(seller.stop)
+
+
+class Closes(Policy):
+    seller: sync.Node
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def sell(self, order: OrderRequest) -> Accept:
+        self.seller.stop()
+        self.closed.set()
+        return Accept()
+
+
+async def test_a_hook_may_stop_its_node(box: Sandbox) -> None:
+    lsp = await box.lsp()
+    await lsp.stop()
+    rules = Closes()
+    seller = rules.seller = sync.Node(lsp.config, policy=rules)
+    at = (await asyncio.to_thread(seller.start)).address
+    try:
+        wallet = await box.node("wallet", lsps=[Lsp(at)])
+        await online(wallet)
+        with pytest.raises(LspUnreachableError):
+            await wallet.receive(AMOUNT)
+        assert await asyncio.to_thread(rules.closed.wait, 30)
+        with pytest.raises(NodeStoppedError):
+            seller.status()
+        await asyncio.to_thread(seller.start)
+        assert await asyncio.to_thread(seller.orders) == []
     finally:
         await asyncio.to_thread(seller.stop)
 
@@ -176,8 +214,11 @@ async def test_ctrl_c(box: Sandbox, tmp_path: Path, wait: str) -> None:
         await running.is_interrupted("clean")
 
 
-WAITING = """threading.Thread(target=a.wait_height, args=(10**6,), daemon=True).start()
-time.sleep(0.3)  # it waits by then"""
+WAITING = """waits = threading.Thread(target=a.wait_height, args=(10**6,), daemon=True)
+waits.start()
+while sys._current_frames()[waits.ident].f_code is not LoopThread.call.__code__:
+    time.sleep(0.01)
+"""
 
 
 @pytest.mark.parametrize(("leave", "code"), [("pass", 0), ("sys.exit(3)", 3), (WAITING, 0)])
@@ -187,6 +228,7 @@ async def test_a_node_that_is_never_stopped_does_not_hold_the_exit(
     after = f"""
 import threading
 from ldkjit import sync
+from ldkjit._loop import LoopThread
 a = sync.Node(node("a").config)
 say(a.start().node_id)
 {leave}

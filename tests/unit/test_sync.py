@@ -17,6 +17,8 @@ import weakref
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import facade
@@ -38,6 +40,7 @@ from ldkjit import (
     Policy,
     TimeoutError_,
     WrongLoopError,
+    _loop,
     sat,
     sync,
 )
@@ -74,6 +77,17 @@ def _comes(look: Callable[[], Any], what: str) -> None:
 
 def _loops() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "ldkjit-loop"]
+
+
+def _thread_of(node: sync.Node) -> _loop.LoopThread:
+    assert node._thread is not None
+    return node._thread
+
+
+def _in_a_call() -> bool:
+    """Whether the main thread waits for a loop."""
+    here = sys._current_frames()[threading.main_thread().ident or 0]
+    return here.f_code is _loop.LoopThread.call.__code__
 
 
 def _descriptors() -> int:
@@ -209,6 +223,33 @@ def test_a_failed_start_leaves_nothing_behind() -> None:
     assert not _loops()
 
 
+def test_a_start_takes_the_configuration_of_then() -> None:
+    node, natives = _node()
+    node.config = CONFIG.model_copy(update={"data_dir": Path("elsewhere")})
+    with node:
+        assert natives[0].calls == [("start", node.config.model_dump(mode="json"))]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no more threads"), KeyboardInterrupt()])
+def test_a_thread_that_cannot_be_started_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            threading.Thread.start(thread)
+        raise error
+
+    node, natives = _node()
+    with monkeypatch.context() as patch:
+        patch.setattr(_loop.LoopThread, "start", start)
+        with pytest.raises(type(error)):
+            node.start()
+    _comes(lambda: not _loop._running, "the thread is waited for at the exit")
+    assert natives == []
+    with node:
+        assert node.status().height == 7
+
+
 def test_receive_and_settle() -> None:
     received = {**PAYMENT, "direction": "in", "opening_fee_msat": 2_000}
     node, natives = _node(receive=INVOICE, invoice=INVOICE, wait_payment=received)
@@ -319,20 +360,13 @@ def test_starts_and_stops_of_many_threads_leave_no_one_waiting() -> None:
     assert {native.closed for native in natives} == {1}
 
 
-async def test_a_running_loop_is_refused() -> None:
-    node, natives = _node()
-    for call in (node.start, node.stop):
-        with pytest.raises(WrongLoopError, match="await"):
-            call()
-    await asyncio.to_thread(node.start)
-    try:
-        for call in (node.start, node.stop, node.status, lambda: next(node.events())):
-            with pytest.raises(WrongLoopError):
-                call()
-        assert natives[0].calls == [("start", CONFIG.model_dump(mode="json"))]
-        assert (await asyncio.to_thread(node.status)).height == 7
-    finally:
-        await asyncio.to_thread(node.stop)
+async def test_it_answers_where_an_event_loop_runs() -> None:
+    event = {"type": "payment_received", "at_ms": 1, "payment_hash": "aa", "amount_msat": 5}
+    node, natives = _node(next_event={"seq": 4, "event": event})
+    with node:  # in a cell of a notebook
+        assert node.status().height == 7
+        assert next(node.events()).type == "payment_received"
+    assert natives[0].closed == 1
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
@@ -349,9 +383,7 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on() -> None:
                         call()
                     except ForkError:
                         refused += 1
-                from ldkjit import _loop
-
-                _loop._end_all()
+                _loop.LoopThread.end_all()
             finally:
                 os._exit(0 if refused == 4 and natives[0].closed == 0 else 1)
         _, status = os.waitpid(child, 0)
@@ -372,9 +404,10 @@ def test_hooks_run_on_the_loop_and_on_their_thread() -> None:
     class Rules(Policy):
         async def menu(self, ask: Any) -> Any:
             ran["menu"] = threading.current_thread().name
-            with pytest.raises(WrongLoopError):
-                node.status()
-            await asyncio.sleep(0)
+            for call in (node.status, node.start, node.stop, other.start):
+                with pytest.raises(WrongLoopError, match="to_thread"):
+                    call()
+            assert (await asyncio.to_thread(node.status)).height == 7
             return [TIER]
 
         def sell(self, order: OrderRequest) -> Accept:
@@ -382,6 +415,7 @@ def test_hooks_run_on_the_loop_and_on_their_thread() -> None:
             assert node.status().height == 7  # from a function it may be asked
             return Accept()
 
+    other, _ = _node()
     node, natives = _node(_lsp(), Rules())
     with node:
         (native,) = natives
@@ -434,33 +468,71 @@ def test_a_hook_that_ends_the_loop_ends_every_wait() -> None:
             wait.result(SOON_S)
         with pytest.raises(NodeStoppedError):
             node.status()
-        node.stop()
-        with node:
+        with node:  # at once
             assert node.status().height == 7
+
+
+def test_the_winding_up_is_not_cut_short_and_begins_nothing() -> None:
+    asked = threading.Event()
+    did: list[str] = []
+
+    async def late() -> None:
+        did.append("began")
+
+    class Lingers(Policy):
+        async def sell(self, order: OrderRequest) -> Accept:
+            asked.set()
+            try:
+                await asyncio.sleep(3_600)
+            finally:
+                thread._ask_to_end()
+                thread._soon(thread._begin, lambda _: late(), [], SimpleQueue())
+                for _ in range(3):
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.sleep(0)
+                did.append("wound up")
+            return Accept()
+
+    node, natives = _node(_lsp(), Lingers())
+    node.start()
+    thread = _thread_of(node)
+    natives[0].put(1, "sell", ORDER, thread=False)
+    assert asked.wait(SOON_S)
+    thread.end()
+    assert did == ["wound up"]
+    node.stop()
 
 
 # Ctrl-C, and other ends
 
 
 @contextmanager
-def _ctrl_c(when: Callable[[], Any]) -> Generator[None, None, None]:
-    """Ctrl-C as soon as this is so."""
+def _signal(
+    number: int, handler: Callable[..., Any], when: Callable[[], Any]
+) -> Generator[None, None, None]:
+    """A signal as soon as this is so."""
 
     def press() -> None:
         _comes(when, "nothing to interrupt")
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(number, handler)
     presses = threading.Thread(target=press)
     presses.start()
-    began = time.monotonic()
     try:
+        yield
+    finally:
+        presses.join()
+        signal.signal(number, before)
+
+
+@contextmanager
+def _ctrl_c(when: Callable[[], Any]) -> Generator[None, None, None]:
+    with _signal(signal.SIGINT, signal.default_int_handler, when):
+        began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             yield
         assert time.monotonic() - began < SOON_S
-    finally:
-        presses.join()
-        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_interrupts_a_call_and_cancels_it() -> None:
@@ -494,55 +566,137 @@ def test_ctrl_c_in_a_start_or_a_stop_leaves_nothing_behind() -> None:
 
 
 def test_a_signals_handler_may_stop_the_node() -> None:
-    node, natives = _node(start=lambda _: STATUS, wait_height=...)
-
-    def stops(*_: Any) -> None:
-        node.stop()
-
-    before = signal.signal(signal.SIGUSR1, stops)
-    try:
-        node.start()
-        presses = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
-        presses.start()
+    node, natives = _node(wait_height=...)
+    node.start()
+    with _signal(signal.SIGUSR1, lambda *_: node.stop(), lambda: len(natives[0].calls) == 2):
         with pytest.raises(NodeStoppedError):
             node.wait_height(9)
-        presses.join()
         assert natives[0].closed == 1
+
+
+@contextmanager
+def _signal_in(
+    monkeypatch: pytest.MonkeyPatch, of: object, name: str, handler: Callable[[], Any]
+) -> Generator[None, None, None]:
+    """A signal in the midst of the next call of a method, which its handler may call too."""
+    method = getattr(of, name)
+
+    def pressed(*given: Any) -> Any:
+        monkeypatch.setattr(of, name, method)
+        signal.raise_signal(signal.SIGUSR1)
+        return method(*given)
+
+    came: list[Any] = []
+    monkeypatch.setattr(of, name, pressed)
+    before = signal.signal(signal.SIGUSR1, lambda *_: came.append(handler()))
+    try:
+        yield
     finally:
         signal.signal(signal.SIGUSR1, before)
+    assert len(came) == 1
+
+
+def test_a_signals_handler_may_call_in_the_midst_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, _ = _node()
+    node.start()
+    loop = _thread_of(node)._loop
+    with _signal_in(monkeypatch, loop, "call_soon_threadsafe", node.status):
+        assert node.status().height == 7
+    with (
+        _signal_in(monkeypatch, loop, "call_soon_threadsafe", node.stop),
+        pytest.raises(NodeStoppedError),
+    ):
+        node.status()
+
+
+def test_a_signals_handler_may_start_anew_what_is_being_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def anew() -> None:
+        node.stop()
+        node.start()
+
+    node, natives = _node()
+    node.start()
+    with _signal_in(monkeypatch, _thread_of(node), "end", anew):
+        node.stop()
+    assert node.status().height == 7
+    node.stop()
+    assert [native.closed for native in natives] == [1, 1]
 
 
 def test_a_node_that_is_forgotten_goes() -> None:
-    node, natives = _node()
-    node.start()
-    assert len(_loops()) == 1
-    gone = weakref.ref(node)
-    del node
-    gc.collect()
-    assert gone() is None
-    _comes(lambda: not _loops(), "the thread does not end")
+    node, natives = _node(wait_height=Exception({"code": "chain", "message": "m"}))
+    gc.disable()  # no error keeps it in a cycle
+    try:
+        node.start()
+        with suppress(ChainError):
+            node.wait_height(9)
+            pytest.fail("it has not failed")
+        gone = weakref.ref(node)
+        del node
+        _comes(lambda: gone() is None, "the node is kept")
+        _comes(lambda: not _loops(), "the thread does not end")
+    finally:
+        gc.enable()
     assert natives[0].closed == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_end_that_fails_ends_every_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(node: _loop.LoopNode) -> None:
+        abandon(node)
+        raise OSError
+
+    abandon = _loop.LoopNode.abandon
+    monkeypatch.setattr(_loop.LoopNode, "abandon", fails)
+    node, natives = _node(wait_height=...)
+    with ThreadPoolExecutor(1) as pool:
+        node.start()
+        wait = pool.submit(node.wait_height, 9)
+        _comes(lambda: len(natives[0].calls) == 2, "the call is not under way")
+        _thread_of(node).end()
+        with pytest.raises(NodeStoppedError):
+            wait.result(SOON_S)
+    node.stop()
 
 
 def test_a_loop_that_hangs_does_not_hold_whoever_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ldkjit._loop._END_S", 0.1)
-    release = threading.Event()
+    asked, release = threading.Event(), threading.Event()
 
     class Hangs(Policy):
         async def sell(self, order: OrderRequest) -> Accept:
+            asked.set()
             release.wait(60)
             return Accept()
 
     node, natives = _node(_lsp(), Hangs())
     node.start()
     natives[0].put(1, "sell", ORDER, thread=False)
-    _comes(lambda: not natives[0].queue, "the hook is not asked")
+    assert asked.wait(SOON_S)
     for call in (node.status, node.stop):
-        due = time.monotonic() + 0.2
-        with _ctrl_c(lambda due=due: time.monotonic() > due):
+        with _ctrl_c(_in_a_call):
             call()
     node.stop()
     release.set()
+
+
+def test_the_exit_ends_all_nodes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(3)
+    close = FakeNative.close
+
+    def closes(native: FakeNative) -> None:
+        together.wait(SOON_S)
+        close(native)
+
+    monkeypatch.setattr(FakeNative, "close", closes)
+    nodes = [_node()[0] for _ in range(together.parties)]
+    for node in nodes:
+        node.start()
+    _loop.LoopThread.end_all()
+    assert not together.broken
+    assert not _loops()
 
 
 PROGRAM = f"""
@@ -558,22 +712,33 @@ class Native(FakeNative):
         before = self.closed
         super().close()
         if not before:
-            print("closed", flush=True)
+            print(threading.current_thread().name, flush=True)
 def answer(method, params):
     return STATUS if method in ("start", "status") else {{}} if method == "stop" else ...
 chain = Bitcoind("http://127.0.0.1:1", user="u", password="p")
 config = NodeConfig(network="regtest", data_dir=Path("x"), chain=chain)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-def press():
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 def aside(call, *given):
-    threading.Thread(target=call, args=given, daemon=True).start()
+    thread = threading.Thread(target=call, args=given, daemon=True)
+    thread.start()
     while len(natives[0].calls) < 2:
         time.sleep(0.01)
+    return thread
+def press(method):
+    def presses():
+        while natives[0].calls[-1][0] != method:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=presses, daemon=True).start()
 natives = [Native(answer)]
 node = sync.Node(config, _make_native=lambda: natives[0])
 node.start()
 """
+
+
+def _run(program: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -585,23 +750,38 @@ node.start()
         ("raise SystemExit(3)", 3),
         ("aside(node.wait_height, 9)", 0),
         ("kept = node.events(); aside(next, kept)", 0),
-        ("press(); node.wait_height(9)", -signal.SIGINT),
-        ("press()\nwith node:\n    for event in node.events(): pass", -signal.SIGINT),
+        ("def on():\n    while True: node.status()\naside(on)", 0),
+        ("press('wait_height'); node.wait_height(9)", -signal.SIGINT),
+        (
+            "press('next_event')\nwith node:\n    for event in node.events(): pass",
+            -signal.SIGINT,
+        ),
     ],
 )
 def test_the_interpreter_can_exit_at_any_time(leave: str, code: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM + leave],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert (done.returncode, done.stdout) == (code, "closed\n"), done.stderr
+    done = _run(PROGRAM + leave)
+    assert (done.returncode, done.stdout) == (code, "ldkjit-loop\n"), done.stderr
     if code >= 0:
         assert done.stderr == ""
     else:
         assert done.stderr.endswith("\nKeyboardInterrupt\n")
         assert done.stderr.count("Traceback") == 1
+
+
+def test_whoever_waits_at_the_exit_is_answered() -> None:
+    early = """
+import atexit
+def last():
+    waits.join()
+    try:
+        node.status()
+    except NodeStoppedError:
+        print("stopped")
+atexit.register(last)
+"""
+    done = _run(early + PROGRAM + "waits = aside(node.wait_height, 9)")
+    assert (done.returncode, done.stdout) == (0, "ldkjit-loop\nstopped\n"), done.stderr
+    assert done.stderr == ""
 
 
 def test_a_hook_that_hangs_does_not_hold_the_exit() -> None:
@@ -610,13 +790,8 @@ _loop._END_S = 0.2
 loop = node._thread._loop
 loop.call_soon_threadsafe(time.sleep, 3600)
 """
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM + leave],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
+    done = _run(PROGRAM + leave)
+    assert (done.returncode, done.stdout) == (0, "MainThread\n"), done.stderr
 
 
 def test_ctrl_c_at_any_moment_leaves_a_node_that_answers() -> None:
@@ -634,11 +809,6 @@ for count in range(500):
 print(node.status().height)
 node.stop()
 """
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM + body],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout) == (0, "7\nclosed\n"), done.stderr
+    done = _run(PROGRAM + body)
+    assert (done.returncode, done.stdout) == (0, "7\nldkjit-loop\n"), done.stderr
     assert "never" not in done.stderr  # awaited, or retrieved

@@ -153,6 +153,7 @@ class Bridge:
             del self._waiting[id]
             if future.done() and not future.cancelled():
                 future.exception()  # seen, even if a cancellation overtook it
+            del future  # its exception holds this frame
 
     async def stop(self) -> None:
         """Have the node store everything and stop."""

@@ -343,7 +343,7 @@ class ForkError(LdkJitError):
 
 
 class WrongLoopError(LdkJitError):
-    """The node was started in another event loop; it answers only there."""
+    """The node was started in another event loop, or a policy's coroutine calls one that blocks."""
 
     code = "wrong_loop"
 

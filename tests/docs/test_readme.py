@@ -19,7 +19,7 @@ from ldkjit.sandbox import Sandbox, until
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["wallet", "lsp"])
+@pytest.mark.parametrize("name", ["wallet", "sync_wallet", "lsp"])
 def test_the_readme_shows_the_example(name: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert (ROOT / "examples" / f"{name}.py").read_text() in blocks
@@ -91,10 +91,11 @@ SELLS = {"LISTEN": '["127.0.0.1:0"]', "ACCEPT_CHANNELS": "true"}
 @pytest.mark.native
 @pytest.mark.bitcoind
 @pytest.mark.timeout(90)
-async def test_the_wallet_is_paid_through_the_lsp(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["wallet", "sync_wallet"])
+async def test_the_wallet_is_paid_through_the_lsp(tmp_path: Path, name: str) -> None:
     async with Sandbox() as box, example(box, "lsp", tmp_path, **SELLS) as lsp:
         at, payer = await customer(box, lsp)
-        async with example(box, "wallet", tmp_path, LSPS=json.dumps([at])) as wallet:
+        async with example(box, name, tmp_path, LSPS=json.dumps([at])) as wallet:
             bolt11, path, *fee = await words(wallet)
             assert (path, fee) == ("jit", ["2,000", "sat"])
             sent = await payer.pay(bolt11, timeout=60)

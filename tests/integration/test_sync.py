@@ -170,12 +170,13 @@ class Closes(Policy):
 
 
 async def test_a_hook_may_stop_its_node(box: Sandbox) -> None:
-    lsp = await box.lsp()
+    lsp, payer = await stocked(box)
     await lsp.stop()
     rules = Closes()
     seller = rules.seller = sync.Node(lsp.config, policy=rules)
     at = (await asyncio.to_thread(seller.start)).address
     try:
+        await usable(payer)
         wallet = await box.node("wallet", lsps=[Lsp(at)])
         await online(wallet)
         with pytest.raises(LspUnreachableError):

@@ -133,25 +133,10 @@ impl Books {
         self.contested.insert(txid, contested);
     }
 
-    /// What these transactions of a block make impossible: other transactions that close the same channels.
-    pub fn rivals(&self, txdata: &[Transaction]) -> HashSet<Txid> {
-        let closes = |(txid, of): (&Txid, &Contested)| of.closes.then_some((of.channel, *txid));
-        let closed: HashMap<ChannelId, Txid> = txdata
-            .iter()
-            .filter_map(|tx| closes(self.contested.get_key_value(&tx.compute_txid())?))
-            .collect();
-        if closed.is_empty() {
-            return HashSet::new();
-        }
-        let rival = |(channel, txid): (ChannelId, Txid)| {
-            let by = closed.get(&channel).filter(|by| **by != txid);
-            by.map(|_| txid)
-        };
-        self.contested
-            .iter()
-            .filter_map(closes)
-            .filter_map(rival)
-            .collect()
+    /// Whether a transaction that was looked at closes a channel.
+    pub fn closes(&self, tx: &Transaction) -> bool {
+        let known = self.contested.get(&tx.compute_txid());
+        known.is_some_and(|contested| contested.closes)
     }
 
     /// Books what the wallet has learnt. `open_of` knows the funding transactions of opens.

@@ -9,7 +9,10 @@ use crate::journal::Journal;
 use crate::keys::{Account, Addresses, Seed};
 use crate::log::{now_ms, Log};
 use crate::sync::lock;
-use bdk_wallet::chain::{BlockId, ChainPosition, CheckPoint, Merge};
+use bdk_wallet::chain::local_chain::CannotConnectError;
+use bdk_wallet::chain::{
+    BlockId, ChainPosition, CheckPoint, ConfirmationBlockTime, Merge, TxUpdate,
+};
 use bdk_wallet::error::CreateTxError;
 use bdk_wallet::{ChangeSet, KeychainKind, LoadParams, Update, Wallet as Bdk};
 use bitcoin::block::{Block, Header};
@@ -688,8 +691,10 @@ impl Wallet {
             );
             return;
         }
-        let rivals = state.books.rivals(&block.txdata);
-        state.evict_what_hangs_on(rivals);
+        if let Err(error) = state.keep_closes(block, height) {
+            self.log
+                .error(TARGET, format_args!("block {height}: {error}"));
+        }
         let received = received(&state.bdk, block, height);
         state.received.extend(received);
         let done: Vec<u128> = state
@@ -765,32 +770,30 @@ impl State {
             .collect()
     }
 
-    /// After a reorganisation another commitment transaction may be in a block than that which this node has claimed from.
-    /// A wallet does not see that by itself, as it has neither of them: what hangs on the other is not to be counted.
-    fn evict_what_hangs_on(&mut self, mut gone: HashSet<Txid>) {
-        if gone.is_empty() {
-            return;
+    /// Has the wallet keep the transactions of this block that close channels, which are none of its own. After a
+    /// reorganisation a block may have another one for the same channel: only whoever knows both can tell that what was
+    /// claimed from the first is gone.
+    fn keep_closes(&mut self, block: &Block, height: u32) -> Result<(), CannotConnectError> {
+        let closes = block.txdata.iter().filter(|tx| self.books.closes(tx));
+        let txs: Vec<_> = closes.cloned().map(Arc::new).collect();
+        if txs.is_empty() {
+            return Ok(());
         }
-        loop {
-            let hangs = |tx: &Transaction| {
-                let mut inputs = tx.input.iter();
-                inputs.any(|input| gone.contains(&input.previous_output.txid))
-            };
-            let more: Vec<Txid> = self
-                .bdk
-                .transactions()
-                .filter(|tx| !tx.chain_position.is_confirmed() && !gone.contains(&tx.tx_node.txid))
-                .filter(|tx| hangs(&tx.tx_node.tx))
-                .map(|tx| tx.tx_node.txid)
-                .collect();
-            if more.is_empty() {
-                break;
-            }
-            gone.extend(more);
-        }
-        let now = seconds();
-        self.bdk
-            .apply_evicted_txs(gone.into_iter().map(|txid| (txid, now)));
+        let block_id = BlockId {
+            height,
+            hash: block.block_hash(),
+        };
+        let anchor = ConfirmationBlockTime {
+            block_id,
+            confirmation_time: block.header.time.into(),
+        };
+        let mut tx_update = TxUpdate::default();
+        tx_update.anchors = txs.iter().map(|tx| (anchor, tx.compute_txid())).collect();
+        tx_update.txs = txs;
+        self.bdk.apply_update(Update {
+            tx_update,
+            ..Update::default()
+        })
     }
 
     /// Whether a coin of this wallet's is spent with one that never was, or hangs on a transaction of others that is gone;
@@ -1492,8 +1495,8 @@ mod tests {
         let mut net = Net::new();
         let at = OutPoint::new(Txid::all_zeros(), 7);
         net.wallet.track(at, ChannelId([5; 32]), 100_000);
-        let commitment = |salt| {
-            let mut tx = foreign(salt, vec![(elsewhere(), 90_000)]);
+        let commitment = |sat| {
+            let mut tx = foreign(1, vec![(elsewhere(), sat)]);
             tx.input[0].previous_output = at;
             tx
         };
@@ -1502,7 +1505,7 @@ mod tests {
             tx.input[0].previous_output = OutPoint::new(of.compute_txid(), 0);
             tx
         };
-        let (theirs, ours) = (commitment(1), commitment(2));
+        let (theirs, ours) = (commitment(90_000), commitment(91_000));
         let before = net.mine(vec![]);
         net.mine(vec![theirs.clone()]);
         let claim = spends(&theirs, net.wallet.next_script().unwrap(), 89_000);
@@ -1547,7 +1550,7 @@ mod tests {
         net.wallet.blocks_disconnected(before);
         net.mine_on(before, vec![theirs]);
         net.mine(vec![claim]);
-        assert_eq!(net.wallet.balances().confirmed_sat, 89_000);
+        assert_eq!(held(&net), 88_000);
     }
 
     #[test]

@@ -23,7 +23,7 @@ from .report import Finding, Report, total
 from .world import BLOCK_S, befall
 
 # Seconds between two kills of one role.
-PAUSES = {"lsp": (1.0, 4.0), "wallet": (1.0, 5.0), "payer": (2.0, 8.0)}
+PAUSES = {"lsp": (0.5, 2.5), "wallet": (1.0, 5.0), "payer": (2.0, 8.0)}
 # Every HTLC has timed out and every delay is over after so many.
 REST_BLOCKS = 900
 # A node that cannot save has ended after this.
@@ -148,7 +148,7 @@ class Soak(Lives):
                 continue
             node = rng.choice(nodes)
             # A wallet's moments are set at its birth: it passes each only once or twice.
-            if role != "wallet" and rng.random() < 0.75:
+            if role != "wallet" and rng.random() < 0.9:
                 await self._kill_at_point(node, role)
             else:
                 with contextlib.suppress(TimeoutError):

@@ -266,6 +266,12 @@ impl Grant {
     }
 }
 
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.as_hex())
+    }
+}
+
 fn mac(secret: &Secret, fields: &[&[u8]]) -> [u8; 32] {
     let mut engine = HmacEngine::<sha256::Hash>::new(&secret.0);
     for field in fields {

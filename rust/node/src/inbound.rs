@@ -101,6 +101,13 @@ struct Late {
     heard: Vec<(PublicKey, msgs::ChannelReestablish)>,
 }
 
+#[cfg(feature = "faults")]
+impl Late {
+    fn waits(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() < until)
+    }
+}
+
 /// A signature that waits.
 struct Signed {
     event: MessageSendEvent,
@@ -190,7 +197,7 @@ impl Inbound {
     #[cfg(feature = "faults")]
     fn delayed(&self, new: Vec<MessageSendEvent>) -> Vec<MessageSendEvent> {
         let mut late = lock(&self.late);
-        if late.until.is_some_and(|until| Instant::now() < until) {
+        if late.waits() {
             let is_late = |e: &_| matches!(e, MessageSendEvent::SendChannelReestablish { .. });
             let (wait, going): (Vec<_>, Vec<_>) = new.into_iter().partition(is_late);
             late.said.extend(wait);
@@ -437,7 +444,7 @@ impl ChannelMessageHandler for Inbound {
         #[cfg(feature = "faults")]
         {
             let mut late = lock(&self.late);
-            if late.until.is_some_and(|until| Instant::now() < until) {
+            if late.waits() {
                 late.heard.push((peer, message.clone()));
                 return;
             }

@@ -664,8 +664,7 @@ impl Wallet {
 
     /// Whether a transaction of this wallet's is in no block and given up: what would spend it can never be.
     pub fn has_forgotten(&self, txid: &Txid) -> bool {
-        let state = self.state();
-        state.bdk.tx_graph().get_tx(*txid).is_some() && state.bdk.get_tx(*txid).is_none()
+        self.state().has_forgotten(txid)
     }
 
     fn connect(&self, block: &Block, height: u32) {
@@ -770,6 +769,10 @@ impl State {
             .collect()
     }
 
+    fn has_forgotten(&self, txid: &Txid) -> bool {
+        self.bdk.tx_graph().get_tx(*txid).is_some() && self.bdk.get_tx(*txid).is_none()
+    }
+
     /// Has the wallet keep the transactions of this block that close channels, which are none of its own. After a
     /// reorganisation a block may have another one for the same channel: only whoever knows both can tell that what was
     /// claimed from the first is gone.
@@ -802,8 +805,7 @@ impl State {
         let (own, others) = self.spent_by(tx);
         // A payment of somebody else's may come back by itself, and holds nothing of ours.
         if own.is_empty() {
-            let txid = tx.compute_txid();
-            return self.bdk.tx_graph().get_tx(txid).is_some() && self.bdk.get_tx(txid).is_none();
+            return self.has_forgotten(&tx.compute_txid());
         }
         if !others.is_empty() {
             return true;

@@ -34,10 +34,6 @@ pub(super) struct Grants {
     given: BTreeMap<Grant, Millis>,
 }
 
-fn key(grant: &Grant) -> String {
-    grant.0.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl Grants {
     /// Those of the rules and, while there is a hook for menus, those that it gave before.
     pub(super) fn load(
@@ -98,7 +94,7 @@ impl Grants {
         };
         self.given.insert(grant, given.until);
         self.tokens.insert(grant, given.token);
-        journal.put(KIND, key(&grant), bytes);
+        journal.put(KIND, grant.to_string(), bytes);
         true
     }
 
@@ -116,6 +112,6 @@ impl Grants {
         if !self.ruled.contains(&grant) {
             self.tokens.remove(&grant);
         }
-        journal.delete(KIND, key(&grant));
+        journal.delete(KIND, grant.to_string());
     }
 }

@@ -11,10 +11,12 @@ use ldkjit_core::lsps2::{
 };
 use ldkjit_core::lsps5;
 use ldkjit_core::order::{Order, Terms};
+use ldkjit_core::quota::Used;
 use ldkjit_core::reason::Reason;
 use ldkjit_core::time::Millis;
 use serde_json::Value;
 
+use super::policy::refused;
 use super::{Service, State, KIND};
 use crate::convert;
 use crate::crash;
@@ -26,7 +28,7 @@ use crate::sync::lock;
 /// Scids of LDK that are looked at before one that was sold before will do.
 const SCID_TRIES: u32 = 20;
 /// How old the count of channels and coins may be for an answer that binds nobody.
-const A_SECOND: Duration = Duration::from_secs(1);
+pub(super) const A_SECOND: Duration = Duration::from_secs(1);
 /// How old it may be for a refusal on its account.
 const A_MOMENT: Duration = Duration::from_millis(100);
 
@@ -54,7 +56,7 @@ impl Service {
             let mut state = lock(&service.state);
             let under_way = state.requests.entry(peer).or_insert(0);
             if *under_way >= service.config.limits.max_pending_requests {
-                let error = RpcError::refusal(Reason::TooManyRequests, None);
+                let error = refused(Reason::TooManyRequests);
                 drop(state);
                 service.refuse(node, &error);
                 service.seldom.warn(
@@ -151,12 +153,12 @@ impl Service {
                 };
                 let sold = match wanted {
                     Ok(sale) => self.sell(node, &client, &buy, &sale).await,
-                    Err(reason) => Err(RpcError::refusal(reason, None)),
+                    Err(reason) => Err(refused(reason)),
                 };
                 match sold {
                     // A node whose store failed is about to end: it does not refuse, it is silent.
                     Err(error)
-                        if error == RpcError::refusal(Reason::Internal, None)
+                        if error == refused(Reason::Internal)
                             && node.parts.journal.durable().await.is_err() =>
                     {
                         None
@@ -208,10 +210,21 @@ impl Service {
         };
         let now = Millis(now_ms());
         let sale = decide_buy(&seller, buy, client, now)?;
+        self.take_quota(state, &sale, now)?;
+        Ok(sale)
+    }
+
+    /// What a sale leaves used of the quota that it falls under, and whose that is; nothing if there is none.
+    fn take_quota<'a>(
+        &self,
+        state: &State,
+        sale: &'a Sale,
+        now: Millis,
+    ) -> Result<Option<(Option<&'a str>, Used)>, Reason> {
         let token = self.rules.quota_of(sale.token.as_deref());
         let used = state.quotas.of(&self.secret, token);
-        self.rules.take_quota(token, used, now)?;
-        Ok(sale)
+        let taken = self.rules.take_quota(token, used, now)?;
+        Ok(taken.map(|used| (token, used)))
     }
 
     /// Sells, under the gate: the order, its ledger row and its event are one commit. What was decided before the
@@ -224,7 +237,6 @@ impl Service {
         wanted: &Sale,
     ) -> Result<BuyResponse, RpcError> {
         let terms = self.ask_to_sell(node, client, wanted).await?;
-        let refused = |reason| RpcError::refusal(reason, None);
         loop {
             let scid = self.new_scid(node).await.map_err(refused)?;
             let _gate = node.parts.journal.gate().await;
@@ -252,9 +264,7 @@ impl Service {
             cltv_delta: self.config.cltv_expiry_delta,
             trust: sale.trust,
         };
-        let (token, now) = (self.rules.quota_of(sale.token.as_deref()), Millis(now_ms()));
-        let used = state.quotas.of(&self.secret, token);
-        if let Ok(Some(used)) = self.rules.take_quota(token, used, now) {
+        if let Ok(Some((token, used))) = self.take_quota(state, &sale, Millis(now_ms())) {
             let journal = &node.parts.journal;
             state.quotas.set(journal, &self.secret, token, used);
         }

@@ -17,15 +17,14 @@ use ldkjit_core::reason::Reason;
 use ldkjit_core::time::Millis;
 
 use super::hooks::Desk;
+use super::messages::A_SECOND;
 use super::{Service, State};
 use crate::log::now_ms;
 use crate::node::Node;
 use crate::sync::lock;
 
-/// How old the count of channels and coins may be for a question.
-const A_SECOND: Duration = Duration::from_secs(1);
-
-fn refused(reason: Reason) -> RpcError {
+/// A refusal without words of the operator's.
+pub(super) fn refused(reason: Reason) -> RpcError {
     RpcError::refusal(reason, None)
 }
 

@@ -17,8 +17,7 @@ const KIND: &str = "quota";
 pub(super) struct Quotas(BTreeMap<String, Used>);
 
 fn key(secret: &Secret, token: Option<&str>) -> String {
-    let grant = Grant::of(secret, token);
-    grant.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    Grant::of(secret, token).to_string()
 }
 
 impl Quotas {

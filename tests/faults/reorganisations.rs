@@ -409,6 +409,16 @@ async fn an_agreed_close_that_one_side_has_lost() {
 /// The same where no mempool takes the closing transaction for now: who has lost the close hears nothing before one does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agreed_close_that_one_side_has_lost_and_no_mempool_has() {
+    a_lost_close(false).await;
+}
+
+/// The same where the mempool had it and has forgotten it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agreed_close_that_one_side_has_lost_and_then_the_mempool() {
+    a_lost_close(true).await;
+}
+
+async fn a_lost_close(taken_first: bool) {
     let Some(mut sold) = Sold::set().await else {
         return;
     };
@@ -416,14 +426,28 @@ async fn an_agreed_close_that_one_side_has_lost_and_no_mempool_has() {
     let channel = ChannelId(with(&sold.wallet, &sold.lsp)[0].channel_id.0);
     sold.keep_wallet().await;
     let chain = sold.world.chain.clone();
-    sold.world.running.dies(&chain).await;
-    let dear = ["-minrelaytxfee=0.01"];
-    sold.world.running.back(&chain, &dear).await;
+    let dear = ["-persistmempool=0", "-minrelaytxfee=0.01"];
+    if !taken_first {
+        sold.world.running.dies(&chain).await;
+        sold.world.running.back(&chain, &dear).await;
+    }
     sold.wallet
         .close_channel(&channel, false, None)
         .await
         .unwrap();
     event(&sold.lsp, "channel_closed").await;
+    if taken_first {
+        let taken = spender(&sold).await;
+        until("the LSP knows that it was taken", || {
+            let pending = sold.lsp.parts.broadcaster.pending();
+            let accepted = Some(SendOutcome::Accepted);
+            let mut closings = pending.iter().filter(|(txid, _)| txid.to_string() == taken);
+            closings.any(|(_, last)| *last == accepted)
+        })
+        .await;
+        sold.world.running.dies(&chain).await;
+        sold.world.running.back(&chain, &dear).await;
+    }
     sold.set_wallet_back().await;
     let lsp = id(&sold.lsp);
     until("the wallet is back", || sold.wallet.is_connected(&lsp)).await;

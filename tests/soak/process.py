@@ -62,9 +62,16 @@ class Process:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._started: asyncio.Future[dict[str, Any]] | None = None
+        # Held while a process is made: who stops it meanwhile means that one.
+        self._making = asyncio.Lock()
 
     async def start(self, timeout: float = 60.0) -> None:
         """Start, and wait until it is in step with the chain."""
+        async with self._making:
+            started = await self._make()
+        self.status = await asyncio.wait_for(started, timeout)
+
+    async def _make(self) -> asyncio.Future[dict[str, Any]]:
         self.died_at, self.stopped, self.killed = None, None, False
         trouble, self.trouble = self.trouble, {}
         with (self.folder / f"{self.name}.log").open("ab") as log:
@@ -82,10 +89,10 @@ class Process:
                 start_new_session=True,
             )
         self.dead.clear()
-        self._started = asyncio.get_running_loop().create_future()
+        started = self._started = asyncio.get_running_loop().create_future()
         self._reader = asyncio.create_task(self._read(self._process))
         self._write({"config": self.config, "trouble": trouble, "store": self.store})
-        self.status = await asyncio.wait_for(self._started, timeout)
+        return started
 
     async def call(self, method: str, timeout: float = 40.0, **params: Any) -> Any:
         """Call a method.
@@ -117,7 +124,8 @@ class Process:
 
     async def stop(self, timeout: float = 30.0) -> None:
         """Stop it in order; kill it if it does not."""
-        process, reader = self._process, self._reader
+        async with self._making:
+            process, reader = self._process, self._reader
         if process is None or reader is None or process.stdin is None:
             return
         process.stdin.close()

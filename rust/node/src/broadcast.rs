@@ -111,14 +111,24 @@ impl Broadcaster {
             .collect()
     }
 
-    /// Whether this channel was closed by agreement and no mempool has taken the transaction yet.
-    pub fn awaits_close(&self, channel: &ChannelId) -> bool {
-        let Some(txid) = self.closings.of_channel(channel) else {
-            return false;
-        };
-        let pending = lock(&self.pending);
-        let entry = pending.get(&txid);
-        entry.is_some_and(|entry| entry.last != Some(SendOutcome::Accepted))
+    /// Whether the mempool has the transaction by which this channel was closed by agreement, while no block has: asked
+    /// anew, since a reorganisation or a crash of bitcoind takes out what was in it. None if there is no such transaction.
+    pub fn close_is_known(
+        &self,
+        channel: &ChannelId,
+    ) -> Option<impl Future<Output = bool> + Send + 'static> {
+        let txid = self.closings.of_channel(channel)?;
+        let (waiter, answer) = oneshot::channel();
+        let mut pending = lock(&self.pending);
+        let entry = pending.get_mut(&txid)?;
+        entry.waiters.push(waiter);
+        entry.due = Instant::now();
+        drop(pending);
+        self.wake.notify_one();
+        Some(async move {
+            let known = Ok(SendOutcome::Accepted);
+            answer.await == known
+        })
     }
 
     /// A new tip: what was refused may be taken now.

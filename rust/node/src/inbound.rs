@@ -1,6 +1,7 @@
 //! LDK's channel manager as peers meet it, without LDK's limit of 250 inbound peers that have no channel: `door.rs` has ours.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -82,6 +83,8 @@ pub struct Inbound {
     own: Mutex<Vec<MessageSendEvent>>,
     /// Our signatures for funding and closing transactions, until that is durable which the other side may rely on then.
     signed: Mutex<Vec<Signed>>,
+    /// Channels that a peer wants to take up again, and of whose closing transaction the mempool is being asked.
+    asking: Arc<Mutex<HashSet<ChannelId>>>,
     /// Held while LDK ends a channel by agreement: its message is not taken before its transaction is queued.
     ending: Mutex<()>,
     /// Only in builds for tests: hangs up instead of signing, once.
@@ -121,6 +124,37 @@ enum Until {
     Monitor(ChannelId),
     /// What was queued when LDK signed: the end of the channel, if that is what it signed, is in it.
     Commit(u64),
+}
+
+/// A peer's `channel_reestablish`, and who is to hear of it.
+struct TakeUp {
+    manager: Arc<ChannelManager>,
+    fallen: Arc<Fallen>,
+    journal: Arc<Journal>,
+    peer: PublicKey,
+    message: msgs::ChannelReestablish,
+}
+
+impl TakeUp {
+    /// LDK panics, its locks held, when a peer proves that our state is old: whatever it would publish is revoked. The
+    /// committer finds it so, and ends the node.
+    fn now(self) {
+        if self.fallen.has() {
+            return;
+        }
+        let handle = AssertUnwindSafe(|| {
+            let (peer, message) = (self.peer, &self.message);
+            ChannelMessageHandler::handle_channel_reestablish(&*self.manager, peer, message);
+        });
+        if let Err(panic) = catch_unwind(handle) {
+            match says(&*panic) {
+                // Only this is a proof; it cannot be forged, as the peer must know our secret of a later state.
+                Some(text) if text.starts_with(FALLEN_BEHIND) => self.fallen.set(self.peer),
+                _ => self.fallen.close(),
+            }
+            self.journal.kick();
+        }
+    }
 }
 
 enum Way {
@@ -168,6 +202,7 @@ impl Inbound {
             way,
             own: Mutex::default(),
             signed: Mutex::default(),
+            asking: Arc::default(),
             ending: Mutex::default(),
             #[cfg(feature = "faults")]
             hangs_up: false.into(),
@@ -438,8 +473,6 @@ impl ChannelMessageHandler for Inbound {
         }
     }
 
-    /// LDK panics, its locks held, when a peer proves that our state is old: whatever it would publish is revoked. The
-    /// committer finds it so, and ends the node.
     fn handle_channel_reestablish(&self, peer: PublicKey, message: &msgs::ChannelReestablish) {
         #[cfg(feature = "faults")]
         {
@@ -454,26 +487,38 @@ impl ChannelMessageHandler for Inbound {
                 fallen,
                 journal,
                 broadcaster,
+                wake,
                 ..
             } => {
-                let Some(manager) = self.open() else {
-                    return;
+                let (manager, channel) = (self.manager.clone(), message.channel_id);
+                let take_up = TakeUp {
+                    manager,
+                    fallen: fallen.clone(),
+                    journal: journal.clone(),
+                    peer,
+                    message: message.clone(),
                 };
-                // It has lost that it closed this channel with us. To hear that there is none makes it publish its commitment
-                // transaction, unless its mempool has the closing one: it hears nothing before.
-                if broadcaster.awaits_close(&message.channel_id) {
+                let mut asking = lock(&self.asking);
+                if asking.contains(&channel) {
                     return;
                 }
-                let handle = AssertUnwindSafe(|| {
-                    ChannelMessageHandler::handle_channel_reestablish(manager, peer, message);
-                });
-                if let Err(panic) = catch_unwind(handle) {
-                    match says(&*panic) {
-                        // Only this is a proof; it cannot be forged, as the peer must know our secret of a later state.
-                        Some(text) if text.starts_with(FALLEN_BEHIND) => fallen.set(peer),
-                        _ => fallen.close(),
-                    }
-                    journal.kick();
+                // It has lost that it closed this channel with us. To hear that there is none makes it publish its commitment
+                // transaction, unless its mempool has the closing one: it hears nothing before.
+                let Some(known) = broadcaster.close_is_known(&channel) else {
+                    drop(asking);
+                    return take_up.now();
+                };
+                // Without a runtime the node has ended.
+                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                    asking.insert(channel);
+                    let (asking, wake) = (self.asking.clone(), wake.clone());
+                    runtime.spawn(async move {
+                        if known.await {
+                            take_up.now();
+                            wake.notify_one();
+                        }
+                        lock(&asking).remove(&channel);
+                    });
                 }
             }
             Way::Recovering { told } => {

@@ -90,6 +90,8 @@ class Lives(Stage):
                 wallet.trouble["wallet"] = kind
             elif rng.random() < 0.5:
                 point = self.moments.choose("wallet", rng)
+                if point.startswith("spendable"):
+                    kind = "forced"  # A close by agreement leaves nothing to sweep.
                 # Its start has commits of its own, and is nobody's loss.
                 nth = rng.randint(10, 60) if point.startswith("commit") else rng.randint(1, 2)
                 wallet.trouble |= {"arm": point, "nth": nth}

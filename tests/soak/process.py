@@ -61,7 +61,6 @@ class Process:
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._started: asyncio.Future[dict[str, Any]] | None = None
         # Held while a process is made: who stops it meanwhile means that one.
         self._making = asyncio.Lock()
 
@@ -89,8 +88,8 @@ class Process:
                 start_new_session=True,
             )
         self.dead.clear()
-        started = self._started = asyncio.get_running_loop().create_future()
-        self._reader = asyncio.create_task(self._read(self._process))
+        started = asyncio.get_running_loop().create_future()
+        self._reader = asyncio.create_task(self._read(self._process, started))
         self._write({"config": self.config, "trouble": trouble, "store": self.store})
         return started
 
@@ -140,10 +139,10 @@ class Process:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(line).encode() + b"\n")
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
+    async def _read(
+        self, process: asyncio.subprocess.Process, started: asyncio.Future[dict[str, Any]]
+    ) -> None:
         assert process.stdout is not None
-        assert self._started is not None
-        started = self._started
         async for raw in process.stdout:
             line = json.loads(raw)
             if "id" in line:

@@ -540,3 +540,51 @@ async fn a_wallet_that_cannot_store_its_close_closes_as_agreed() {
     }
     finish([&payer, &lsp]).await;
 }
+
+/// A payee's channel is behind: it gave the preimage, and was gone before its commitment transaction was without the HTLC.
+/// The payer's channel is over by the time the payee is back and repeats it, which LDK takes for another forward.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preimage_that_is_repeated_after_an_agreed_close_is_booked_once() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let deaf = Some(Fault::DeafAfterPreimage);
+    let lsp = world.lsp("lsp_trusts_client", json!({}), deaf).await;
+    let payer = world.node("payer", json!({}), None).await;
+    let kept = on_disk(json!({}));
+    let payee = world.node("payee", kept.clone(), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, 1_000_000).await;
+    world.channel(&lsp, &payee, 1_000_000).await;
+    world.in_step(&[&payer, &payee]).await;
+    let asked = receive(&payee, Some(SIZE), JitChoice::Never).await;
+    let hash = send(&payer, &asked.bolt11, None).await;
+    let told = event(&lsp, "payment_forwarded").await;
+    payee.stop().await.unwrap();
+    let paid = outcome(&payer, &hash).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded);
+    until("the payer's channel is quiet", || {
+        room(&lsp, &payer).is_some()
+    })
+    .await;
+    assert_eq!(room(&lsp, &payee), None, "the payee's is not");
+    let channel = ChannelId(with(&payer, &lsp)[0].channel_id.0);
+    payer.close_channel(&channel, false, None).await.unwrap();
+    event(&lsp, "channel_closed").await;
+
+    let payee = world.node("payee", kept, None).await;
+    payee
+        .dial(id(&lsp), &address(&lsp), PATIENCE)
+        .await
+        .unwrap();
+    until("the payee's channel is quiet too", || {
+        room(&lsp, &payee).is_some() && room(&payee, &lsp).is_some()
+    })
+    .await;
+    lsp.parts.journal.durable().await.unwrap();
+    let booked = ledger(&lsp, "forwarded").await;
+    assert_eq!(booked.len(), 1, "{booked:?}");
+    assert_eq!(booked[0]["sent"], SIZE);
+    assert_eq!(events(&lsp, "payment_forwarded").await, [told]);
+    finish([&lsp, &payer, &payee]).await;
+}

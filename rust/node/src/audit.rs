@@ -255,7 +255,11 @@ async fn collect(
     let parts = Parts {
         keys: Arc::new(Keys::new(seed, wallet.clone())?),
         fees: Arc::new(Fees::new(FeeConfig::default())),
-        broadcaster: Arc::new(Broadcaster::new(Arc::new(|_| {}), closings, log.clone())),
+        broadcaster: Arc::new(Broadcaster::new(
+            Arc::new(|_| {}),
+            closings.clone(),
+            log.clone(),
+        )),
         journal,
         wallet,
         log,
@@ -306,6 +310,7 @@ async fn collect(
                 cm: &cm,
                 monitors: &chain_monitor,
                 wallet: &parts.wallet,
+                closings: &closings,
                 claimed: &|claim| lock(&told).contains(claim),
             };
             lock(&untold).extend(accounts.rows(&event));
@@ -331,6 +336,7 @@ async fn collect(
         cm: &cm,
         monitors: &chain_monitor,
         wallet: &parts.wallet,
+        closings: &closings,
         claimed: &|_| false,
     };
     truth.channels = accounts.views();

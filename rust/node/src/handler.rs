@@ -9,7 +9,7 @@ use lightning::events::{
     Event, FundingInfo, HTLCHandlingFailureReason, HTLCHandlingFailureType, PaymentPurpose,
 };
 
-use crate::accounts::{claim_id, Accounts};
+use crate::accounts::{claim_id, is_told_again, Accounts};
 use crate::convert;
 use crate::crash;
 use crate::events::NodeEvent;
@@ -30,6 +30,7 @@ fn keep_accounts(node: &Node, event: &Event) {
         cm: &node.cm,
         monitors: &node.monitors,
         wallet: &node.parts.wallet,
+        closings: &node.closings,
         claimed: &|claim| node.payments.was_received(claim),
     };
     for row in accounts.rows(event) {
@@ -292,6 +293,9 @@ fn dispatch(node: &Arc<Node>, event: Event) {
                     scorer.payment_path_failed(&path, scid, now);
                 });
             }
+        }
+        event @ Event::PaymentForwarded { .. } if is_told_again(&event, &node.closings) => {
+            log.debug("event", format_args!("told again: {event:?}"));
         }
         Event::PaymentForwarded {
             prev_channel_id,

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashSet;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use bitcoin::constants::ChainHash;
@@ -90,6 +90,9 @@ pub struct Inbound {
     /// Only in builds for tests: hangs up instead of signing, once.
     #[cfg(feature = "faults")]
     hangs_up: std::sync::atomic::AtomicBool,
+    /// Only in builds for tests: who is not heard any more, and whether anybody has still to be chosen.
+    #[cfg(feature = "faults")]
+    deaf: Mutex<(bool, Option<PublicKey>)>,
     /// Only in builds for tests: what waits until channels may be taken up again.
     #[cfg(feature = "faults")]
     late: Mutex<Late>,
@@ -126,34 +129,28 @@ enum Until {
     Commit(u64),
 }
 
-/// A peer's `channel_reestablish`, and who is to hear of it.
-struct TakeUp {
-    manager: Arc<ChannelManager>,
-    fallen: Arc<Fallen>,
-    journal: Arc<Journal>,
+/// LDK panics, its locks held, when a peer proves that our state is old: whatever it would publish is revoked. The
+/// committer finds it so, and ends the node.
+fn take_up(
+    manager: &ChannelManager,
+    fallen: &Fallen,
+    journal: &Journal,
     peer: PublicKey,
-    message: msgs::ChannelReestablish,
-}
-
-impl TakeUp {
-    /// LDK panics, its locks held, when a peer proves that our state is old: whatever it would publish is revoked. The
-    /// committer finds it so, and ends the node.
-    fn now(self) {
-        if self.fallen.has() {
-            return;
+    message: &msgs::ChannelReestablish,
+) {
+    if fallen.has() {
+        return;
+    }
+    let handle = AssertUnwindSafe(|| {
+        ChannelMessageHandler::handle_channel_reestablish(manager, peer, message);
+    });
+    if let Err(panic) = catch_unwind(handle) {
+        match says(&*panic) {
+            // Only this is a proof; it cannot be forged, as the peer must know our secret of a later state.
+            Some(text) if text.starts_with(FALLEN_BEHIND) => fallen.set(peer),
+            _ => fallen.close(),
         }
-        let handle = AssertUnwindSafe(|| {
-            let (peer, message) = (self.peer, &self.message);
-            ChannelMessageHandler::handle_channel_reestablish(&*self.manager, peer, message);
-        });
-        if let Err(panic) = catch_unwind(handle) {
-            match says(&*panic) {
-                // Only this is a proof; it cannot be forged, as the peer must know our secret of a later state.
-                Some(text) if text.starts_with(FALLEN_BEHIND) => self.fallen.set(self.peer),
-                _ => self.fallen.close(),
-            }
-            self.journal.kick();
-        }
+        journal.kick();
     }
 }
 
@@ -207,6 +204,8 @@ impl Inbound {
             #[cfg(feature = "faults")]
             hangs_up: false.into(),
             #[cfg(feature = "faults")]
+            deaf: Mutex::default(),
+            #[cfg(feature = "faults")]
             late: Mutex::default(),
         }
     }
@@ -218,6 +217,10 @@ impl Inbound {
         match fault {
             Some(Fault::HangsUpAtFunding) => Self {
                 hangs_up: true.into(),
+                ..self
+            },
+            Some(Fault::DeafAfterPreimage) => Self {
+                deaf: Mutex::new((true, None)),
                 ..self
             },
             Some(Fault::TakesUpLate(seconds)) => {
@@ -368,6 +371,8 @@ impl BaseMessageHandler for Inbound {
         if let Some(manager) = self.open() {
             manager.peer_disconnected(peer);
         }
+        #[cfg(feature = "faults")]
+        lock(&self.deaf).1.take_if(|deaf| *deaf == peer);
         // On another connection it would be about a channel that the other side has given up, or closes anew.
         lock(&self.signed).retain(|signed| signed.peer != peer);
     }
@@ -394,6 +399,10 @@ impl BaseMessageHandler for Inbound {
 macro_rules! pass_on {
     ($($name:ident: $message:ty;)*) => {
         $(fn $name(&self, peer: PublicKey, message: $message) {
+            #[cfg(feature = "faults")]
+            if lock(&self.deaf).1 == Some(peer) {
+                return;
+            }
             if let Some(manager) = self.open() {
                 ChannelMessageHandler::$name(manager, peer, message);
             }
@@ -426,7 +435,6 @@ impl ChannelMessageHandler for Inbound {
         handle_tx_ack_rbf: &msgs::TxAckRbf;
         handle_tx_abort: &msgs::TxAbort;
         handle_update_add_htlc: &msgs::UpdateAddHTLC;
-        handle_update_fulfill_htlc: msgs::UpdateFulfillHTLC;
         handle_update_fail_htlc: &msgs::UpdateFailHTLC;
         handle_update_fail_malformed_htlc: &msgs::UpdateFailMalformedHTLC;
         handle_commitment_signed: &msgs::CommitmentSigned;
@@ -435,6 +443,19 @@ impl ChannelMessageHandler for Inbound {
         handle_announcement_signatures: &msgs::AnnouncementSignatures;
         handle_channel_update: &msgs::ChannelUpdate;
         handle_error: &msgs::ErrorMessage;
+    }
+
+    fn handle_update_fulfill_htlc(&self, peer: PublicKey, message: msgs::UpdateFulfillHTLC) {
+        if let Some(manager) = self.open() {
+            manager.handle_update_fulfill_htlc(peer, message);
+        }
+        #[cfg(feature = "faults")]
+        {
+            let mut deaf = lock(&self.deaf);
+            if std::mem::take(&mut deaf.0) {
+                deaf.1 = Some(peer);
+            }
+        }
     }
 
     fn handle_funding_created(&self, peer: PublicKey, message: &msgs::FundingCreated) {
@@ -490,14 +511,7 @@ impl ChannelMessageHandler for Inbound {
                 wake,
                 ..
             } => {
-                let (manager, channel) = (self.manager.clone(), message.channel_id);
-                let take_up = TakeUp {
-                    manager,
-                    fallen: fallen.clone(),
-                    journal: journal.clone(),
-                    peer,
-                    message: message.clone(),
-                };
+                let channel = message.channel_id;
                 let mut asking = lock(&self.asking);
                 if asking.contains(&channel) {
                     return;
@@ -506,20 +520,27 @@ impl ChannelMessageHandler for Inbound {
                 // transaction, unless its mempool has the closing one: it hears nothing before.
                 let Some(known) = broadcaster.close_is_known(&channel) else {
                     drop(asking);
-                    return take_up.now();
+                    return take_up(&self.manager, fallen, journal, peer, message);
                 };
                 // Without a runtime the node has ended.
-                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                    asking.insert(channel);
-                    let (asking, wake) = (self.asking.clone(), wake.clone());
-                    runtime.spawn(async move {
-                        if known.await {
-                            take_up.now();
+                let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+                    return;
+                };
+                asking.insert(channel);
+                let (asking, wake) = (self.asking.clone(), wake.clone());
+                let (fallen, journal) = (fallen.clone(), journal.clone());
+                // A node that ends meanwhile is not kept by this.
+                let manager: Weak<ChannelManager> = Arc::downgrade(&self.manager);
+                let message = message.clone();
+                runtime.spawn(async move {
+                    if known.await {
+                        if let Some(manager) = manager.upgrade() {
+                            take_up(&manager, &fallen, &journal, peer, &message);
                             wake.notify_one();
                         }
-                        lock(&asking).remove(&channel);
-                    });
-                }
+                    }
+                    lock(&asking).remove(&channel);
+                });
             }
             Way::Recovering { told } => {
                 lock(&self.own).extend(self.ask_to_close(peer, message.channel_id));

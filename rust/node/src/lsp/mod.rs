@@ -75,6 +75,8 @@ pub enum Fault {
     HangsUpAtClaim,
     /// As a wallet: is connected for this long, seconds since its start, before it takes its channels up again.
     TakesUpLate(u64),
+    /// Between payer and payee: hears nothing more from the first peer that gives it a preimage, until that is gone.
+    DeafAfterPreimage,
     /// As an LSP: loses the client, who has accepted, as it is about to fund the channel, at the first attempt.
     LosesClient,
     /// As an LSP: closes by force the channel that it has just given a part to.

@@ -140,6 +140,7 @@ lock: ## renew the locked Python packages
 	$(PYTHON) -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install --quiet --upgrade uv
 	$(UV_COMPILE) pyproject.toml --extra cli --extra opentelemetry --extra postgres --extra report --group check --group docs --output-file constraints.txt
 	$(UV_COMPILE) --group wheel --output-file constraints-wheel.txt
+	$(UV_COMPILE) pyproject.toml --extra cli --group check --group bench --constraints constraints.txt --output-file constraints-bench.txt
 
 clean: ## remove what was built here; the cache folder stays
 	rm -rf .venv .venv-wheel dist site mutants.out* .pytest_cache .ruff_cache .hypothesis

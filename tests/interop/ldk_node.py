@@ -21,6 +21,8 @@ START_ATTEMPTS = 3
 # No answer is larger here; a line must fit.
 _LINE_BYTES = 2**24
 
+# "sqlite" is ldk-node's default.
+LdkStore = Literal["sqlite", "filesystem"]
 PaymentStatus = Literal["pending", "succeeded", "failed"]
 Event = dict[str, Any]
 
@@ -133,6 +135,8 @@ class LdkNode:
         service: What it sells.
         announces: Whether it may have channels that everybody knows.
         log_level: Of its log file.
+        store: What it keeps its state in.
+        folder: Its data folder, which is there; by default a new temporary one.
 
     Attributes:
         folder: Its seed, store and log.
@@ -152,9 +156,11 @@ class LdkNode:
         service: LdkService | None = None,
         announces: bool = False,
         log_level: str = "debug",
+        store: LdkStore = "sqlite",
+        folder: Path | None = None,
     ) -> None:
         self.name = name
-        self.folder = Path(tempfile.mkdtemp(prefix=f"ldkjit-ldk-node-{name}-"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix=f"ldkjit-ldk-node-{name}-"))
         self.events: list[Event] = []
         self.lsp = lsp
         self.service = service
@@ -162,6 +168,7 @@ class LdkNode:
         self._chain = chain
         self._announces = announces
         self._log_level = log_level
+        self._store = store
         self._port: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -187,8 +194,8 @@ class LdkNode:
 
     # The process
 
-    async def start(self) -> None:
-        """Start, or start again with the same folder and port.
+    async def start(self, timeout: float = START_TIMEOUT_S) -> None:
+        """Start, or start again with the same folder and port; ``timeout`` in seconds.
 
         Raises:
             LdkNodeError: It could not start.
@@ -198,7 +205,7 @@ class LdkNode:
             first = self._port is None
             self._port = self._port or free_ports(1)[0]
             try:
-                await self._launch()
+                await self._launch(timeout)
                 break
             except LdkNodeError as error:
                 await self.kill()
@@ -212,7 +219,7 @@ class LdkNode:
                 await self.kill()
                 raise
 
-    async def _launch(self) -> None:
+    async def _launch(self, timeout: float) -> None:
         with (self.folder / "stderr.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 self._program,
@@ -228,8 +235,9 @@ class LdkNode:
         rpc = self._chain.rpc
         self.node_id = await self.call(
             "start",
-            timeout=START_TIMEOUT_S,
+            timeout=timeout,
             folder=str(self.folder),
+            store=self._store,
             rpc_host="127.0.0.1",
             rpc_port=rpc.port,
             rpc_user=rpc.user,

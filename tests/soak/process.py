@@ -23,7 +23,7 @@ class DiedError(Exception):
 
 
 class Process:
-    """A ``soak-node`` on its own data folder.
+    """A ``soak-node``, or a program that speaks like one, on its own data folder.
 
     Attributes:
         name: Its folder and log.
@@ -43,6 +43,7 @@ class Process:
         name: str,
         config: dict[str, Any],
         env: dict[str, str] | None = None,
+        arguments: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.folder = folder
@@ -57,12 +58,19 @@ class Process:
         self.dead.set()
         self._binary = binary
         self._env = env
+        self._arguments = arguments
         self._ids = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         # Held while a process is made: who stops it meanwhile means that one.
         self._making = asyncio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process is not None
+        return self._process.pid
 
     async def start(self, timeout: float = 60.0) -> None:
         """Start, and wait until it is in step with the chain."""
@@ -78,8 +86,9 @@ class Process:
             self._process = await asyncio.create_subprocess_exec(
                 "/bin/sh",
                 "-c",
-                'ulimit -c 0; exec "$0"',
+                'ulimit -c 0; exec "$0" "$@"',
                 str(self._binary),
+                *self._arguments,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

@@ -125,12 +125,23 @@ impl From<Service> for LSPS2ServiceConfig {
     }
 }
 
+/// Where ldk-node keeps its state.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Store {
+    /// Its default.
+    Sqlite,
+    /// One file a key.
+    Filesystem,
+}
+
 /// A node on regtest: plain, a wallet with an LSP, an LSP, or both.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
     /// Seed, store and log; the same folder is the same node.
     folder: String,
+    store: Store,
     rpc_host: String,
     rpc_port: u16,
     rpc_user: String,
@@ -174,7 +185,10 @@ impl Start {
             builder.set_liquidity_provider_lsps2(service.into());
         }
         builder.set_filesystem_logger(None, Some(log_level(&self.log_level)?));
-        Ok(builder.build()?)
+        Ok(match self.store {
+            Store::Sqlite => builder.build()?,
+            Store::Filesystem => builder.build_with_fs_store()?,
+        })
     }
 }
 

@@ -1,0 +1,1 @@
+"""The same load against ldkjit and ldk-node, in turn, on one bitcoind."""

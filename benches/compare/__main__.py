@@ -1,0 +1,177 @@
+"""Compare the LSPs: rounds of each load against each in turn, on one bitcoind; JSON into results.
+
+PYTHONPATH=tests:benches python -m compare --size smoke
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from interop.ldk_node_program import find_ldk_node
+
+from ldkjit.sandbox import Regtest
+
+from .idle import IdleSets
+from .loads import LOADS
+from .machine import machine
+from .scene import Scene
+from .sellers import Ours, Seller, Theirs
+from .settings import FULL, SMOKE, Case, our_service, their_service
+
+RESULTS = Path(__file__).parent.parent / "results"
+# ldk-node with either of its stores: the faster one is the opponent.
+KINDS = ("ldkjit", "ldk-node", "ldk-node-files")
+ROUND_S = 1_800.0
+# Blocks whose coins pay for everything.
+COINBASES = 50
+
+
+class Run:
+    """One run: its chain, its sets of idle channels, what it has measured so far."""
+
+    def __init__(self, chain: Regtest, folder: Path, program: Path, out: Path) -> None:
+        self._chain = chain
+        self._folder = folder
+        self._program = program
+        self._out = out
+        self._sets = IdleSets(chain, folder / "sets", self._make)
+        self.told: dict[str, Any] = {}
+
+    def _make(self, kind: str, folder: Path, case: Case) -> Seller:
+        if kind == "ldkjit":
+            return Ours(self._chain, folder, case.extra_ppm)
+        store = "filesystem" if kind == "ldk-node-files" else "sqlite"
+        return Theirs(self._chain, folder, case.extra_ppm, self._program, store)
+
+    async def round(self, case: Case, kind: str, number: int, *, count_fsyncs: bool) -> bool:
+        """One round; returns whether it could be measured."""
+        folder = self._folder / "round"
+        result: dict[str, Any] = {
+            "case": dataclasses.asdict(case),
+            "lsp": kind,
+            "round": number,
+            "counts_fsyncs": count_fsyncs,
+        }
+        began = time.monotonic()
+        try:
+            idle = await self._sets.copy(kind, case.idle, folder / "lsp")
+            seller = self._make(kind, folder / "lsp", case)
+            scene = Scene(self._chain, seller, folder, case, count_fsyncs=count_fsyncs)
+            try:
+                outcome = await asyncio.wait_for(LOADS[case.part](scene), ROUND_S)
+            finally:
+                await scene.close()
+            result |= {**dataclasses.asdict(outcome), "idle": idle}
+        except Exception as error:  # the other rounds are still worth having
+            traceback.print_exc()
+            result["error"] = f"{type(error).__name__}: {error}"
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        result["round_s"] = time.monotonic() - began
+        self.told["rounds"].append(result)
+        self._out.write_text(json.dumps(self.told, indent=1) + "\n")
+        print(line(case, result), flush=True)
+        return "error" not in result
+
+
+def line(case: Case, result: dict[str, Any]) -> str:
+    """A round in a line, for whoever watches."""
+    head = f"{case.name:68} {result['lsp']:15} {result['round']:2}"
+    if "error" in result:
+        return f"{head}  {result['error'][:80]}"
+    times = sorted(result["latencies_ms"])
+    middle = times[len(times) // 2] if times else float("nan")
+    rate = len(times) / result["wall_s"] if result["wall_s"] else 0.0
+    per_cpu = len(times) / result["cpu_s"] if result["cpu_s"] else float("nan")
+    failed = sum(result["failures"].values())
+    more = {key: value for key, value in result["more"].items() if not isinstance(value, dict)}
+    return (
+        f"{head}  p50 {middle:8.1f} ms  {rate:7.1f}/s  {per_cpu:7.1f}/CPU s"
+        f"  {result['pss_kb'] // 1024} MB  fsyncs {result['fsyncs']}  failed {failed} {more or ''}"
+    )
+
+
+async def run(asked: argparse.Namespace, out: Path) -> bool:
+    """Every case, so many rounds, every LSP in turn; whether all could be measured."""
+    cases = [each for each in {"smoke": SMOKE, "full": FULL}[asked.size] if asked.wants(each)]
+    program = find_ldk_node(asked.ldk_node)
+    good = True
+    folder = Path(tempfile.mkdtemp(prefix="ldkjit-compare-"))
+    try:
+        async with Regtest() as chain:
+            await chain.mine(COINBASES)
+            one = Run(chain, folder, program, out)
+            one.told = {
+                **await machine(chain, asked.ldk_node),
+                "size": asked.size,
+                "lsps": asked.lsps,
+                "settings": {"ldkjit": our_service(0), "ldk-node": their_service(0)},
+                "rounds": [],
+            }
+            for case in cases:
+                for number in range(1, asked.rounds + 1 + asked.fsyncs):
+                    counts = number > asked.rounds
+                    if counts and case.part in ("start", "kill"):
+                        continue
+                    for kind in asked.lsps:
+                        good &= await one.round(case, kind, number, count_fsyncs=counts)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return good
+
+
+def arguments() -> argparse.Namespace:
+    """What is asked for."""
+    parser = argparse.ArgumentParser(prog="compare", description=__doc__)
+    parser.add_argument("--size", choices=("smoke", "full"), default="full")
+    parser.add_argument("--rounds", type=int, default=5, help="of each case against each LSP")
+    parser.add_argument("--parts", default=",".join(LOADS), help="loads, by comma")
+    parser.add_argument("--clients", help="only cases with so many clients, by comma")
+    parser.add_argument("--idle", help="only cases with so many idle channels, by comma")
+    parser.add_argument("--lsps", default="ldkjit,ldk-node", help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--fsyncs", action="store_true", help="one more round, which counts them")
+    parser.add_argument("--ldk-node", choices=("release", "interop"), default="release")
+    parser.add_argument("--out", type=Path, help="the JSON file")
+    asked = parser.parse_args()
+    asked.lsps = asked.lsps.split(",")
+    if unknown := set(asked.lsps) - set(KINDS):
+        parser.error(f"no LSP {', '.join(unknown)}")
+    parts = set(asked.parts.split(","))
+    if unknown := parts - set(LOADS):
+        parser.error(f"no part {', '.join(unknown)}")
+    clients = asked.clients and set(map(int, asked.clients.split(",")))
+    idle = asked.idle and set(map(int, asked.idle.split(",")))
+    asked.wants = lambda case: (
+        case.part in parts
+        and (not clients or case.clients in clients)
+        and (not idle or case.idle in idle)
+    )
+    return asked
+
+
+def main() -> None:
+    """Measure; write; say where."""
+    asked = arguments()
+    # Each node has a dozen files, and there are more than a hundred nodes.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    RESULTS.mkdir(exist_ok=True)
+    out = asked.out or RESULTS / time.strftime("compare-%Y%m%dT%H%M%SZ.json", time.gmtime())
+    good = asyncio.run(run(asked, out))
+    print(out)
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""The page and its plots, made of the JSON of a run.
+
+PYTHONPATH=tests:benches python -m compare.page results.json --out docs/benchmarks.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from . import plots
+from .settings import JIT_SAT, Case
+
+Round = dict[str, Any]
+Figure = Callable[[Round], "float | None"]
+
+OPPONENT = "ldk-node"
+TITLES = {
+    "jit_one_at_a_time": "JIT payment, one at a time",
+    "jit_at_once": "JIT opens, many clients at once",
+    "forwards": "Forwards",
+    "buy": "`get_info` and `buy`",
+    "start": "Start",
+    "mixed": "A mixed day",
+    "kill": "kill -9 under load",
+}
+METHOD = f"""\
+Each LSP is a process of its own: ldkjit in Python, as its users have it; ldk-node as a small Rust
+program around the crate. The payer and the clients are ldkjit nodes in one other process, the same
+beside both, and keep their state in memory; bitcoind (regtest) is shared. Every round has a new
+LSP, a new payer and new clients; the rounds of the two LSPs take turns. Both LSPs have one price
+list, a durable store of their own, a log of errors only, and coins enough that no open waits for
+change. A JIT payment is {JIT_SAT:,} sat in one part, and the LSP publishes the funding transaction
+at once (it trusts the client).
+
+CPU time is that of the LSP's process alone (`/proc/PID/stat`), memory its proportional share
+(`smaps_rollup`); fsyncs are counted by strace in a round whose times are not used. Ratios are of
+medians over the rounds, above 1 where ldkjit does better; in brackets are the least and the
+largest round. The rate for each CPU second of the LSP's process decides where payer, clients and
+bitcoind saturate the machine.
+
+What does not compare: ldk-node's LSP loses a two-part payment to a client that trusts it, so
+neither that trust model nor payments in parts are measured.
+"""
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that so many are not above."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def _latency(share: float) -> Figure:
+    def figure(each: Round) -> float | None:
+        times = each["latencies_ms"]
+        return percentile(times, share) if times else None
+
+    return figure
+
+
+def _per(what: str) -> Figure:
+    def figure(each: Round) -> float | None:
+        return len(each["latencies_ms"]) / each[what] if each[what] else None
+
+    return figure
+
+
+# Name, figure, whether more is better, how it is written.
+P50 = ("p50, ms", _latency(0.5), False, "{:.1f}")
+P95 = ("p95, ms", _latency(0.95), False, "{:.1f}")
+RATE = ("per second", _per("wall_s"), True, "{:.1f}")
+BY_CPU = ("per CPU second", _per("cpu_s"), True, "{:.1f}")
+CPU_MS = (
+    "CPU each, ms",
+    lambda each: (
+        each["cpu_s"] * 1_000 / len(each["latencies_ms"]) if each["latencies_ms"] else None
+    ),
+    False,
+    "{:.1f}",
+)
+MEMORY = ("memory, MB", lambda each: each["pss_kb"] / 1_024, False, "{:.0f}")
+FAILED = ("failed", lambda each: float(sum(each["failures"].values())), None, "{:.0f}")
+FIGURES = {
+    "jit_one_at_a_time": (P50, P95, BY_CPU, MEMORY, FAILED),
+    "jit_at_once": (RATE, BY_CPU, P50, P95, MEMORY, FAILED),
+    "forwards": (RATE, BY_CPU, P50, P95, MEMORY, FAILED),
+    "buy": (RATE, BY_CPU, P50, P95, FAILED),
+    "start": (("start, ms", _latency(0.5), False, "{:.0f}"), CPU_MS, MEMORY),
+    "mixed": (RATE, BY_CPU, P50, P95, MEMORY, FAILED),
+    "kill": (
+        ("channels force-closed", lambda each: float(each["more"]["force_closed"]), None, "{:.0f}"),
+        ("of", lambda each: float(each["more"]["channels"]), None, "{:.0f}"),
+        (
+            "payments without an end",
+            lambda each: float(each["more"]["payments_without_end"]),
+            None,
+            "{:.0f}",
+        ),
+        ("restart, ms", lambda each: each["more"]["restart_s"] * 1_000, False, "{:.0f}"),
+    ),
+}
+
+
+def by_case(told: dict[str, Any]) -> dict[Case, dict[str, list[Round]]]:
+    """The rounds that were measured, by case and LSP."""
+    cases: dict[Case, dict[str, list[Round]]] = defaultdict(lambda: defaultdict(list))
+    for each in told["rounds"]:
+        if "error" not in each:
+            cases[Case(**each["case"])][each["lsp"]].append(each)
+    return cases
+
+
+def values(rounds: Iterable[Round], figure: Figure) -> list[float]:
+    """A figure of each round whose times count."""
+    found = (figure(each) for each in rounds if not each["counts_fsyncs"])
+    return [each for each in found if each is not None]
+
+
+def _cell(found: list[float], form: str) -> str:
+    if not found:
+        return "–"
+    middle = form.format(statistics.median(found))
+    low, high = form.format(min(found)), form.format(max(found))
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def _ratio(ours: list[float], theirs: list[float], more_is_better: bool | None) -> str:
+    if more_is_better is None or not ours or not theirs:
+        return ""
+    left, right = statistics.median(ours), statistics.median(theirs)
+    if not more_is_better:
+        left, right = right, left
+    return f"{left / right:.1f} ×" if right else "–"
+
+
+def _size(case: Case, rounds: dict[str, list[Round]]) -> str:
+    parts = []
+    if case.part not in ("jit_one_at_a_time", "start"):
+        parts.append(f"{case.clients} client{'s' * (case.clients > 1)}")
+    if case.in_flight > 1 or case.part == "forwards":
+        parts.append(f"{case.in_flight} in flight each")
+    if case.idle:
+        have = {each["idle"] for some in rounds.values() for each in some}
+        parts.append(f"{case.idle:,} idle channels")
+        if have != {case.idle}:
+            less = [f"{kind}: {some[0]['idle']:,}" for kind, some in rounds.items() if some]
+            parts.append(f"as far as twenty minutes carry it ({', '.join(less)})")
+    return ", ".join(parts)
+
+
+def _table(cases: dict[Case, dict[str, list[Round]]], part: str) -> list[str]:
+    lines = [f"| | | ldkjit | {OPPONENT} | ratio |", "|---|---|---|---|---|"]
+    for case, rounds in cases.items():
+        if case.part != part:
+            continue
+        head = _size(case, rounds)
+        for name, figure, more_is_better, form in FIGURES[part]:
+            ours, theirs = (values(rounds[kind], figure) for kind in ("ldkjit", OPPONENT))
+            cells = [head, name, _cell(ours, form), _cell(theirs, form)]
+            lines.append(f"| {' | '.join(cells)} | {_ratio(ours, theirs, more_is_better)} |")
+            head = ""
+        counted = [
+            [
+                each["fsyncs"] / len(each["latencies_ms"])
+                for each in rounds[kind]
+                if each["fsyncs"] is not None and each["latencies_ms"]
+            ]
+            for kind in ("ldkjit", OPPONENT)
+        ]
+        if any(counted):
+            cells = [_cell(each, "{:.1f}") for each in counted]
+            lines.append(f"| | fsyncs each | {' | '.join(cells)} | {_ratio(*counted, False)} |")
+    return lines
+
+
+def _per_channel(cases: dict[Case, dict[str, list[Round]]]) -> list[str]:
+    """Memory for each idle channel: the slope between the smallest and the largest set."""
+    lines = []
+    for kind in ("ldkjit", OPPONENT):
+        points = sorted(
+            (some[0]["idle"], statistics.median(values(some, MEMORY[1])))
+            for case, rounds in cases.items()
+            if case.part == "start" and (some := rounds.get(kind))
+        )
+        if len(points) > 1:
+            (few, low), (many, high) = points[0], points[-1]
+            each = (high - low) * 1_024 / max(1, many - few)
+            lines.append(f"- {kind}: {each:.1f} kB of memory for each idle channel.")
+    return ["", *lines] if lines else []
+
+
+def _day(cases: dict[Case, dict[str, list[Round]]]) -> list[str]:
+    lines = ["", "| of it | | ldkjit | " + OPPONENT + " |", "|---|---|---|---|"]
+    for case, rounds in cases.items():
+        if case.part != "mixed":
+            continue
+        for name in ("open", "forward", "asleep"):
+            inner = {
+                kind: [
+                    {**each["more"][name], "counts_fsyncs": each["counts_fsyncs"]} for each in some
+                ]
+                for kind, some in rounds.items()
+            }
+            for label, figure, _, form in (P50, P95, FAILED):
+                cells = [
+                    _cell(values(inner.get(k, []), figure), form) for k in ("ldkjit", OPPONENT)
+                ]
+                lines.append(f"| {name} | {label} | {' | '.join(cells)} |")
+    return lines if len(lines) > 3 else []
+
+
+def render(told: dict[str, Any], images: str) -> str:
+    """The page; ``images`` is where its plots are."""
+    cases = by_case(told)
+    machine, versions = told["machine"], told["versions"]
+    rounds = max((each["round"] for each in told["rounds"]), default=0)
+    lines = [
+        "# Benchmarks: ldkjit beside ldk-node",
+        "",
+        "Made by `make bench-compare` of one run; not written by hand.",
+        "",
+        f"{told['at']}, commit {told['commit']}, sizes: {told['size']}, {rounds} rounds at most. "
+        f"{machine['cpus']} × {machine['cpu']}, {machine['memory_mb'] // 1_024} GB, "
+        f"Linux {machine['kernel']} ({machine['architecture']}), load before: "
+        f"{machine['load_before']:.2f}. "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ".",
+        "",
+        "## Method",
+        "",
+        METHOD,
+    ]
+    for part, title in TITLES.items():
+        if not any(case.part == part for case in cases):
+            continue
+        lines += [f"## {title}", "", *_table(cases, part)]
+        if part == "start":
+            lines += _per_channel(cases)
+        if part == "mixed":
+            lines += _day(cases)
+        lines += [
+            text
+            for name in plots.OF_PART.get(part, ())
+            for text in ("", f"![{name}]({images}/{name}.svg)")
+        ]
+        lines.append("")
+    lines += ["## Settings", "", "Those that are not a default:", "", "```json"]
+    lines += [json.dumps(told["settings"], indent=1), "```", ""]
+    broken = [each for each in told["rounds"] if "error" in each]
+    if broken:
+        lines += ["## Rounds that could not be measured", ""]
+        lines += [f"- {Case(**e['case']).name}, {e['lsp']}: {e['error'][:200]}" for e in broken]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Read, draw, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="the page; plots beside it")
+    asked = parser.parse_args()
+    told = json.loads(asked.results.read_text())
+    folder = asked.out.parent / asked.out.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    plots.draw(by_case(told), folder)
+    asked.out.write_text(render(told, folder.name))
+    print(asked.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,8 @@ from ldkjit.sandbox.bitcoind import BitcoindNotFoundError, find_bitcoind
 
 # importlib mode adds no folder to sys.path; programs.py and handmade.py are for all folders.
 sys.path.insert(0, str(Path(__file__).parent))
+# What the benchmarks make of their figures is tested too.
+sys.path.insert(1, str(Path(__file__).parent.parent / "benches"))
 
 if TYPE_CHECKING:
     from postgres import Server

@@ -27,7 +27,7 @@ from .loads import LOADS
 from .machine import machine
 from .scene import Scene
 from .sellers import Ours, Seller, Theirs
-from .settings import FULL, SMOKE, Case, our_service, their_service
+from .settings import FULL, OUR_DOOR, SMOKE, Case, our_service, their_service
 
 RESULTS = Path(__file__).parent.parent / "results"
 # ldk-node with either of its stores: the faster one is the opponent.
@@ -105,7 +105,8 @@ def line(case: Case, result: dict[str, Any]) -> str:
 async def run(asked: argparse.Namespace, out: Path) -> bool:
     """Every case, so many rounds, every LSP in turn; whether all could be measured."""
     cases = [each for each in {"smoke": SMOKE, "full": FULL}[asked.size] if asked.wants(each)]
-    program = find_ldk_node(asked.ldk_node)
+    # Built only if it is asked for.
+    program = Path() if asked.lsps == ["ldkjit"] else find_ldk_node(asked.ldk_node)
     good = True
     folder = Path(tempfile.mkdtemp(prefix="ldkjit-compare-"))
     try:
@@ -116,7 +117,10 @@ async def run(asked: argparse.Namespace, out: Path) -> bool:
                 **await machine(chain, asked.ldk_node),
                 "size": asked.size,
                 "lsps": asked.lsps,
-                "settings": {"ldkjit": our_service(0), "ldk-node": their_service(0)},
+                "settings": {
+                    "ldkjit": {"lsp": our_service(0), "peer_limits": OUR_DOOR},
+                    "ldk-node": their_service(0),
+                },
                 "rounds": [],
             }
             for case in cases:

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import plots
-from .settings import JIT_SAT, Case
+from .settings import JIT_SAT, PLOTS, Case
 
 Round = dict[str, Any]
 Figure = Callable[[Round], "float | None"]
 
-OPPONENT = "ldk-node"
+OURS = "ldkjit"
 TITLES = {
     "jit_one_at_a_time": "JIT payment, one at a time",
     "jit_at_once": "JIT opens, many clients at once",
@@ -148,19 +147,25 @@ def _size(case: Case, rounds: dict[str, list[Round]]) -> str:
         have = {each["idle"] for some in rounds.values() for each in some}
         parts.append(f"{case.idle:,} idle channels")
         if have != {case.idle}:
-            less = [f"{kind}: {some[0]['idle']:,}" for kind, some in rounds.items() if some]
+            short = {kind: some[0]["idle"] for kind, some in rounds.items() if some}
+            less = [f"{kind}: {n:,}" for kind, n in short.items() if n < case.idle]
             parts.append(f"as far as twenty minutes carry it ({', '.join(less)})")
     return ", ".join(parts)
 
 
-def _table(cases: dict[Case, dict[str, list[Round]]], part: str) -> list[str]:
-    lines = [f"| | | ldkjit | {OPPONENT} | ratio |", "|---|---|---|---|---|"]
+def opponent_of(told: dict[str, Any]) -> str:
+    """Who was compared with."""
+    return next((each for each in told["lsps"] if each != OURS), "nobody")
+
+
+def _table(cases: dict[Case, dict[str, list[Round]]], part: str, opponent: str) -> list[str]:
+    lines = [f"| | | {OURS} | {opponent} | ratio |", "|---|---|---|---|---|"]
     for case, rounds in cases.items():
         if case.part != part:
             continue
         head = _size(case, rounds)
         for name, figure, more_is_better, form in FIGURES[part]:
-            ours, theirs = (values(rounds[kind], figure) for kind in ("ldkjit", OPPONENT))
+            ours, theirs = (values(rounds[kind], figure) for kind in (OURS, opponent))
             cells = [head, name, _cell(ours, form), _cell(theirs, form)]
             lines.append(f"| {' | '.join(cells)} | {_ratio(ours, theirs, more_is_better)} |")
             head = ""
@@ -170,7 +175,7 @@ def _table(cases: dict[Case, dict[str, list[Round]]], part: str) -> list[str]:
                 for each in rounds[kind]
                 if each["fsyncs"] is not None and each["latencies_ms"]
             ]
-            for kind in ("ldkjit", OPPONENT)
+            for kind in (OURS, opponent)
         ]
         if any(counted):
             cells = [_cell(each, "{:.1f}") for each in counted]
@@ -178,10 +183,10 @@ def _table(cases: dict[Case, dict[str, list[Round]]], part: str) -> list[str]:
     return lines
 
 
-def _per_channel(cases: dict[Case, dict[str, list[Round]]]) -> list[str]:
+def _per_channel(cases: dict[Case, dict[str, list[Round]]], opponent: str) -> list[str]:
     """Memory for each idle channel: the slope between the smallest and the largest set."""
     lines = []
-    for kind in ("ldkjit", OPPONENT):
+    for kind in (OURS, opponent):
         points = sorted(
             (some[0]["idle"], statistics.median(values(some, MEMORY[1])))
             for case, rounds in cases.items()
@@ -194,8 +199,8 @@ def _per_channel(cases: dict[Case, dict[str, list[Round]]]) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def _day(cases: dict[Case, dict[str, list[Round]]]) -> list[str]:
-    lines = ["", "| of it | | ldkjit | " + OPPONENT + " |", "|---|---|---|---|"]
+def _day(cases: dict[Case, dict[str, list[Round]]], opponent: str) -> list[str]:
+    lines = ["", f"| of it | | {OURS} | {opponent} |", "|---|---|---|---|"]
     for case, rounds in cases.items():
         if case.part != "mixed":
             continue
@@ -207,20 +212,19 @@ def _day(cases: dict[Case, dict[str, list[Round]]]) -> list[str]:
                 for kind, some in rounds.items()
             }
             for label, figure, _, form in (P50, P95, FAILED):
-                cells = [
-                    _cell(values(inner.get(k, []), figure), form) for k in ("ldkjit", OPPONENT)
-                ]
+                cells = [_cell(values(inner.get(k, []), figure), form) for k in (OURS, opponent)]
                 lines.append(f"| {name} | {label} | {' | '.join(cells)} |")
     return lines if len(lines) > 3 else []
 
 
 def render(told: dict[str, Any], images: str) -> str:
     """The page; ``images`` is where its plots are."""
-    cases = by_case(told)
+    cases, opponent = by_case(told), opponent_of(told)
     machine, versions = told["machine"], told["versions"]
-    rounds = max((each["round"] for each in told["rounds"]), default=0)
+    timed = [each["round"] for each in told["rounds"] if not each["counts_fsyncs"]]
+    rounds = max(timed, default=0)
     lines = [
-        "# Benchmarks: ldkjit beside ldk-node",
+        f"# Benchmarks: {OURS} beside {opponent}",
         "",
         "Made by `make bench-compare` of one run; not written by hand.",
         "",
@@ -238,18 +242,22 @@ def render(told: dict[str, Any], images: str) -> str:
     for part, title in TITLES.items():
         if not any(case.part == part for case in cases):
             continue
-        lines += [f"## {title}", "", *_table(cases, part)]
+        lines += [f"## {title}", "", *_table(cases, part, opponent)]
         if part == "start":
-            lines += _per_channel(cases)
+            lines += _per_channel(cases, opponent)
         if part == "mixed":
-            lines += _day(cases)
+            lines += _day(cases, opponent)
         lines += [
-            text
-            for name in plots.OF_PART.get(part, ())
-            for text in ("", f"![{name}]({images}/{name}.svg)")
+            text for name in PLOTS.get(part, ()) for text in ("", f"![{name}]({images}/{name}.svg)")
         ]
         lines.append("")
-    lines += ["## Settings", "", "Those that are not a default:", "", "```json"]
+    lines += [
+        "## Settings",
+        "",
+        "Those that are not a default; room in a channel beyond its first payment is set by case:",
+        "",
+        "```json",
+    ]
     lines += [json.dumps(told["settings"], indent=1), "```", ""]
     broken = [each for each in told["rounds"] if "error" in each]
     if broken:
@@ -268,7 +276,9 @@ def main() -> None:
     told = json.loads(asked.results.read_text())
     folder = asked.out.parent / asked.out.stem
     folder.mkdir(parents=True, exist_ok=True)
-    plots.draw(by_case(told), folder)
+    from . import plots  # a page can be rendered, and tested, without matplotlib
+
+    plots.draw(by_case(told), (OURS, opponent_of(told)), folder)
     asked.out.write_text(render(told, folder.name))
     print(asked.out)
 

@@ -10,16 +10,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from .settings import Case
+from .settings import PLOTS, Case
 
 Round = dict[str, Any]
 Cases = dict[Case, dict[str, list[Round]]]
-# By part, in the order of the page.
-OF_PART = {
-    "jit_at_once": ("opens-by-clients", "opens-latency-by-rate"),
-    "forwards": ("forwards-by-load", "forwards-latency-by-rate", "forwards-by-idle"),
-    "start": ("start-by-channels", "memory-by-channels"),
-}
 # So that the same run gives the same files.
 STYLE = {"svg.hashsalt": "ldkjit", "font.size": 9}
 
@@ -56,6 +50,7 @@ def _points(
 def _draw(
     path: Path,
     cases: Cases,
+    kinds: tuple[str, str],
     wanted: Callable[[Case], bool],
     x: Callable[[Case, list[Round]], float],
     y: Callable[[Round], float],
@@ -63,7 +58,7 @@ def _draw(
 ) -> None:
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    for kind in ("ldkjit", "ldk-node"):
+    for kind in kinds:
         points = _points(cases, kind, wanted, x, y)
         if points:
             xs, middles, lows, highs = zip(*points, strict=True)
@@ -79,7 +74,7 @@ def _draw(
     figure.savefig(path, metadata={"Date": None})
 
 
-def draw(cases: Cases, folder: Path) -> None:
+def draw(cases: Cases, kinds: tuple[str, str], folder: Path) -> None:
     """Every plot whose part was measured."""
 
     def middle_rate(_: Case, rounds: list[Round]) -> float:
@@ -116,7 +111,7 @@ def draw(cases: Cases, folder: Path) -> None:
     }
     parts = {case.part for case in cases}
     with mpl.rc_context(STYLE):
-        for part, names in OF_PART.items():
+        for part, names in PLOTS.items():
             if part in parts:
                 for name in names:
-                    _draw(folder / f"{name}.svg", cases, *plots[name])
+                    _draw(folder / f"{name}.svg", cases, kinds, *plots[name])

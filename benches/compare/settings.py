@@ -15,6 +15,13 @@ HTLCS_PER_CHANNEL = 50
 PATIENCE_S = 60.0
 RETRY_S = 10.0
 
+# By part, in the order of the page: the files that plots.py draws.
+PLOTS = {
+    "jit_at_once": ("opens-by-clients", "opens-latency-by-rate"),
+    "forwards": ("forwards-by-load", "forwards-latency-by-rate", "forwards-by-idle"),
+    "start": ("start-by-channels", "memory-by-channels"),
+}
+
 # One price list, in the words of each.
 MIN_FEE_MSAT = 1_000_000
 FEE_PPM = 10_000

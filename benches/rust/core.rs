@@ -25,9 +25,7 @@ use ldkjit_core::order::{ChannelView, Effect, Env, Input, Order, State};
 use ldkjit_core::rules::Rules;
 use ldkjit_core::standing::Score;
 use ldkjit_core::time::Millis;
-use order_support::{
-    channel_id, funding, hash, limits, open_id, part_id, terms, view, SOLD_AT,
-};
+use order_support::{channel_id, funding, hash, limits, open_id, part_id, terms, view, SOLD_AT};
 use serde_json::json;
 
 const SIZE: Msat = Msat(50_000_000);
@@ -104,9 +102,22 @@ fn sales(c: &mut Criterion) {
     let books = books(&sold);
     let ask = GetInfoRequest { token: None };
     group.bench_function("decide_get_info", |b| {
-        b.iter(|| decide_get_info(&rules, &coins, &books, black_box(&ask), &node(200), &SECRET, NOW));
+        b.iter(|| {
+            decide_get_info(
+                &rules,
+                &coins,
+                &books,
+                black_box(&ask),
+                &node(200),
+                &SECRET,
+                NOW,
+            )
+        });
     });
-    let params = Menu::build(&[tier()], &node(200), None, &SECRET, NOW).unwrap().0.remove(0);
+    let params = Menu::build(&[tier()], &node(200), None, &SECRET, NOW)
+        .unwrap()
+        .0
+        .remove(0);
     let seller = Seller {
         rules: &rules,
         secret: &SECRET,
@@ -214,7 +225,9 @@ fn orders(c: &mut Criterion) {
         inputs: vec![life.inputs[0].clone()],
         channels: Default::default(),
     };
-    group.bench_function("intercept_to_open", |b| b.iter(|| first.live(black_box(&sold))));
+    group.bench_function("intercept_to_open", |b| {
+        b.iter(|| first.live(black_box(&sold)))
+    });
     group.bench_function("intercept_to_forward_when_paid", |b| {
         let second = Life {
             inputs: vec![(
@@ -230,7 +243,10 @@ fn orders(c: &mut Criterion) {
             channels: life.channels.clone(),
         };
         let (_, effects) = second.live(&paid);
-        assert!(effects.iter().any(|e| matches!(e, Effect::Forward { .. })), "{effects:?}");
+        assert!(
+            effects.iter().any(|e| matches!(e, Effect::Forward { .. })),
+            "{effects:?}"
+        );
         b.iter(|| second.live(black_box(&paid)));
     });
     group.finish();

@@ -110,7 +110,9 @@ impl Snapshot for Manager {
 }
 
 fn commits(c: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let mut group = c.benchmark_group("commit");
     for channels in [100, 1_000, 10_000] {
         let folder = Folder::new(&format!("commit-{channels}"));

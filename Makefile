@@ -15,7 +15,8 @@ SOAK_NODE := $(CARGO_TARGET_DIR)/release/soak-node
 SECONDS ?= 600
 SEED ?= 1
 
-.PHONY: help build demo test test-rust test-python test-interop conformance interop sales soak sweep fuzz bench lint wheel docs mutants lock clean
+.PHONY: help build demo test test-rust test-python test-interop conformance interop sales soak sweep fuzz bench lint wheel docs mutants lock clean \
+	bench-rust bench-python bench-compare bench-budget bench-flame
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -95,8 +96,52 @@ fuzz: ## every fuzz target in turn: make fuzz SECONDS=600 FUZZ="order wallet"
 	        $$words -print_final_stats=1 $$target $(CURDIR)/rust/fuzz/corpus/$$target); \
 	done
 
-bench: .venv/extension ## measure; JSON into benches/results
-	$(BIN)/python benches/run.py
+INFERNO := 0.12.8
+
+$(CACHE)/tools/bin/inferno-flamegraph:
+	cargo install --locked --root $(CACHE)/tools --version $(INFERNO) inferno
+
+# With what only benchmarks need, and the extension.
+.venv-bench/installed: constraints-bench.txt
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --require-hashes -r constraints-bench.txt
+	@touch $@
+
+.venv-bench/extension: .venv-bench/installed $(RUST)
+	VIRTUAL_ENV=$(CURDIR)/.venv-bench PATH=$(CURDIR)/.venv-bench/bin:$$PATH maturin develop --release --locked --extras cli
+	@touch $@
+
+BENCH := PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/benches .venv-bench/bin/python
+COMPARED := $(CACHE)/bench/compare.json
+COMPARE ?=
+
+bench: bench-rust bench-python ## what each part costs, in Rust and Python
+
+bench-rust: ## criterion: decisions, messages, the order, commits, stores, the stock handlers
+	cargo bench --locked --package ldkjit-core --bench core
+	cargo bench --locked --package ldkjit-node --bench store
+	BITCOIND_EXE="$$($(PYTHON) python/ldkjit/sandbox/bitcoind.py)" cargo bench --locked --package ldkjit-node --features faults --bench services
+
+bench-python: .venv-bench/extension ## pytest-benchmark: calls, types
+	.venv-bench/bin/pytest benches/python --benchmark-disable-gc --benchmark-columns min,median,max,ops
+
+bench-compare: .venv-bench/extension ## beside ldk-node, then the page: make bench-compare COMPARE="--size smoke --rounds 1"
+	mkdir -p $(CACHE)/bench
+	$(BENCH) -m compare --out $(COMPARED) $(COMPARE)
+	$(BENCH) -m compare.page $(COMPARED) --out docs/benchmarks.md
+
+bench-budget: .venv-bench/extension ## where the time of a payment goes, beside LDK's floor: docs/performance.md
+	mkdir -p $(CACHE)/bench
+	cargo bench --locked --package ldkjit-node --bench floor > $(CACHE)/bench/floor.json
+	$(BENCH) -m budget $(CACHE)/bench/floor.json --out docs/performance.md
+
+bench-flame: .venv-bench/extension $(CACHE)/tools/bin/inferno-flamegraph ## flame graphs of the LSP (needs perf), in the cache folder
+	mkdir -p $(CACHE)/bench
+	for load in jit forward; do \
+	    $(BENCH) -m flame $$load > $(CACHE)/bench/$$load.perf && \
+	    $(CACHE)/tools/bin/inferno-collapse-perf $(CACHE)/bench/$$load.perf | \
+	        $(CACHE)/tools/bin/inferno-flamegraph --title "LSP: $$load" > $(CACHE)/bench/$$load.svg && echo $(CACHE)/bench/$$load.svg; \
+	done
 
 lint: .venv/extension ## format, clippy, ruff, pyright, stubtest
 	cargo fmt --all --check
@@ -143,5 +188,5 @@ lock: ## renew the locked Python packages
 	$(UV_COMPILE) pyproject.toml --extra cli --group check --group bench --constraints constraints.txt --output-file constraints-bench.txt
 
 clean: ## remove what was built here; the cache folder stays
-	rm -rf .venv .venv-wheel dist site mutants.out* .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-wheel dist site mutants.out* .pytest_cache .ruff_cache .hypothesis
 	rm -f python/ldkjit/*.so

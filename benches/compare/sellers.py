@@ -138,6 +138,11 @@ class Ours:
         told = await self._process.call("channels", START_S)
         return {each["channel_id"]: each["usable"] for each in told}
 
+    async def timeline(self, payment_hash: str) -> list[dict[str, Any]]:
+        """The stages of a payment on this node."""
+        told: list[dict[str, Any]] = await self._process.call("timeline", payment_hash=payment_hash)
+        return told
+
 
 class Theirs:
     """ldk-node 0.7.1."""

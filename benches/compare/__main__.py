@@ -18,6 +18,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from interop.ldk_node import LdkStore
 from interop.ldk_node_program import find_ldk_node
 
 from ldkjit.sandbox import Regtest
@@ -51,7 +52,7 @@ class Run:
     def _make(self, kind: str, folder: Path, case: Case) -> Seller:
         if kind == "ldkjit":
             return Ours(self._chain, folder, case.extra_ppm)
-        store = "filesystem" if kind == "ldk-node-files" else "sqlite"
+        store: LdkStore = "filesystem" if kind == "ldk-node-files" else "sqlite"
         return Theirs(self._chain, folder, case.extra_ppm, self._program, store)
 
     async def round(self, case: Case, kind: str, number: int, *, count_fsyncs: bool) -> bool:

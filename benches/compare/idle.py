@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ldkjit.sandbox import Regtest
@@ -73,9 +74,9 @@ class IdleSets:
         peers = min(PEERS_AT_ONCE, -(-missing // UNCONFIRMED_PER_PEER))
         each = UNCONFIRMED_PER_PEER if missing >= peers * UNCONFIRMED_PER_PEER else 1
         peers = min(peers, missing // each)
-        names = (f"idle-{missing}-{n}" for n in range(peers))
+        names = [f"idle-{missing}-{n}" for n in range(peers)]
         nodes = checked(
-            await in_turn((lambda name=name: scene.node(name) for name in names), STARTS_AT_ONCE)
+            await in_turn([partial(scene.node, name) for name in names], STARTS_AT_ONCE)
         )
         await scene.fund_all(nodes, (CAPACITY_SAT + 20_000) * each + RESERVE_SAT)
         await scene.channels_to_seller(nodes, each, CAPACITY_SAT)

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from ldkjit import Invoice, LdkJitError, Node, sat
 
@@ -36,7 +37,7 @@ async def jit_at_once(scene: Scene) -> Outcome:
     """New clients are paid, so many at once until all are."""
     invoices = await _sold(scene, scene.case.count, at_once=scene.case.clients)
     async with scene.measured() as outcome:
-        pays = ((lambda each=each: scene.pay(each, outcome)) for each in invoices)
+        pays = [partial(scene.pay, each, outcome) for each in invoices]
         checked(await in_turn(pays, scene.case.clients))
     return outcome
 
@@ -128,20 +129,20 @@ async def mixed(scene: Scene) -> Outcome:
 
     jobs: list[Callable[[], Awaitable[None]]] = []
     every = case.count // max(1, opens)
-    opening, waking, forwarding = map(iter, (new, to_wake, there))
+    opening, waking, forwarding = iter(new), iter(to_wake), iter(there)
     for n in range(case.count):
         # Spread evenly, so that each round has the same day.
         invoice = next(opening, None) if n % every == every // 2 else None
         if invoice is not None:
-            jobs.append(lambda it=invoice: scene.pay(it, kinds["open"]))
+            jobs.append(partial(scene.pay, invoice, kinds["open"]))
             continue
         pair = next(waking, None) if n >= case.count // 3 else None
         if pair is not None:
-            jobs.append(lambda it=pair: _pay_sleeper(scene, *it, kinds["asleep"]))
+            jobs.append(partial(_pay_sleeper, scene, *pair, kinds["asleep"]))
             continue
         invoice = next(forwarding, None) or next(opening)
         kind = "forward" if invoice.path == "channel" else "open"
-        jobs.append(lambda it=invoice, kind=kind: scene.pay(it, kinds[kind]))
+        jobs.append(partial(scene.pay, invoice, kinds[kind]))
 
     async with scene.measured() as outcome:
         checked(await in_turn(jobs, at_once))

@@ -179,7 +179,8 @@ def _table(cases: dict[Case, dict[str, list[Round]]], part: str, opponent: str) 
         ]
         if any(counted):
             cells = [_cell(each, "{:.1f}") for each in counted]
-            lines.append(f"| | fsyncs each | {' | '.join(cells)} | {_ratio(*counted, False)} |")
+            ratio = _ratio(counted[0], counted[1], more_is_better=False)
+            lines.append(f"| | fsyncs each | {' | '.join(cells)} | {ratio} |")
     return lines
 
 

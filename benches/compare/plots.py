@@ -15,7 +15,7 @@ from .settings import PLOTS, Case
 Round = dict[str, Any]
 Cases = dict[Case, dict[str, list[Round]]]
 # So that the same run gives the same files.
-STYLE = {"svg.hashsalt": "ldkjit", "font.size": 9}
+STYLE: dict[Any, Any] = {"svg.hashsalt": "ldkjit", "font.size": 9}
 
 
 def _rate(each: Round) -> float:

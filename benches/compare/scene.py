@@ -12,6 +12,7 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,7 +103,13 @@ class Scene:
     payer: Node
 
     def __init__(
-        self, chain: Regtest, seller: Seller, folder: Path, case: Case, *, count_fsyncs: bool
+        self,
+        chain: Regtest,
+        seller: Seller,
+        folder: Path,
+        case: Case,
+        *,
+        count_fsyncs: bool = False,
     ) -> None:
         self.chain = chain
         self.seller = seller
@@ -207,7 +214,7 @@ class Scene:
         done = count = 0
         while done < each:
             count = min(UNCONFIRMED_PER_PEER, each - done)
-            checked(await in_turn((lambda node=node: some(node) for node in peers), 8))
+            checked(await in_turn([partial(some, node) for node in peers], STARTS_AT_ONCE))
             await self.chain.mine(CONFIRMATIONS)
             await asyncio.gather(self._sync(self.seller), *map(self._sync, peers))
             done += count
@@ -223,14 +230,9 @@ class Scene:
     async def clients(self, count: int, name: str = "client", **settings: Any) -> list[Node]:
         """So many wallets, connected with the LSP."""
         lsps = [Lsp(self.seller.address)]
-        started = await in_turn(
-            (
-                lambda n=n: self.node(f"{name}-{n}", lsps=lsps, **settings)  # type: ignore[misc]
-                for n in range(count)
-            ),
-            STARTS_AT_ONCE,
-        )
-        wallets = checked(started)
+        names = [f"{name}-{n}" for n in range(count)]
+        starts = [partial(self.node, each, lsps=lsps, **settings) for each in names]
+        wallets = checked(await in_turn(starts, STARTS_AT_ONCE))
         for wallet in wallets:
             await self.connected(wallet)
         return wallets
@@ -311,6 +313,6 @@ class Scene:
     async def close(self) -> None:
         """End every node, the LSP's process too: nothing of it is needed any more."""
         try:
-            await in_turn((node.stop for node in self.nodes), STARTS_AT_ONCE)
+            await in_turn([node.stop for node in self.nodes], STARTS_AT_ONCE)
         finally:
             await self.seller.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections.abc import Callable
@@ -39,6 +40,8 @@ class IdleSets:
         # By kind: how many channels each set has, the sizes that were asked for in growing order.
         self._sets: dict[str, dict[int, int]] = {}
         self._spent_s: dict[str, float] = {}
+        # Never the same peer again: it remembers nothing, and would have its channels closed.
+        self._numbers = itertools.count()
 
     async def copy(self, kind: str, count: int, to: Path) -> int:
         """Lay a copy into a folder; return how many channels it has, fewer if time ran out."""
@@ -74,7 +77,7 @@ class IdleSets:
         peers = min(PEERS_AT_ONCE, -(-missing // UNCONFIRMED_PER_PEER))
         each = UNCONFIRMED_PER_PEER if missing >= peers * UNCONFIRMED_PER_PEER else 1
         peers = min(peers, missing // each)
-        names = [f"idle-{missing}-{n}" for n in range(peers)]
+        names = [f"idle-{next(self._numbers)}" for _ in range(peers)]
         nodes = checked(
             await in_turn([partial(scene.node, name) for name in names], STARTS_AT_ONCE)
         )

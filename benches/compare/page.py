@@ -82,12 +82,20 @@ CPU_MS = (
     False,
     "{:.1f}",
 )
+WROTE = (
+    "kB written each",
+    lambda each: (
+        each["wrote"] / 1_024 / len(each["latencies_ms"]) if each["latencies_ms"] else None
+    ),
+    False,
+    "{:.0f}",
+)
 MEMORY = ("memory, MB", lambda each: each["pss_kb"] / 1_024, False, "{:.0f}")
 FAILED = ("failed", lambda each: float(sum(each["failures"].values())), None, "{:.0f}")
 FIGURES = {
-    "jit_one_at_a_time": (P50, P95, BY_CPU, MEMORY, FAILED),
+    "jit_one_at_a_time": (P50, P95, BY_CPU, WROTE, MEMORY, FAILED),
     "jit_at_once": (RATE, BY_CPU, P50, P95, MEMORY, FAILED),
-    "forwards": (RATE, BY_CPU, P50, P95, MEMORY, FAILED),
+    "forwards": (RATE, BY_CPU, P50, P95, WROTE, MEMORY, FAILED),
     "buy": (RATE, BY_CPU, P50, P95, FAILED),
     "start": (("start, ms", _latency(0.5), False, "{:.0f}"), CPU_MS, MEMORY),
     "mixed": (RATE, BY_CPU, P50, P95, MEMORY, FAILED),

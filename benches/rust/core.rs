@@ -1,6 +1,11 @@
 //! What each decision about money costs: fees, promises, messages, sales, and the order's whole way.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 #[path = "../../rust/core/tests/common/mod.rs"]
 mod common;

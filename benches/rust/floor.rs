@@ -27,7 +27,7 @@ use lightning::chain::chaininterface::{BroadcasterInterface, ConfirmationTarget,
 use lightning::chain::chainmonitor::{ChainMonitor, Persist};
 use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
 use lightning::chain::{BestBlock, ChannelMonitorUpdateStatus, Filter};
-use lightning::events::{Event, EventsProvider};
+use lightning::events::{Event, EventsProvider, ReplayEvent};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::channelmanager::{
     ChainParameters, ChannelManager, InterceptId, PaymentId, RecipientOnionFields,
@@ -300,7 +300,7 @@ impl<'a> Three<'a> {
                 }
                 let events = RefCell::new(Vec::new());
                 node.time("process_pending_events", |m| {
-                    m.process_pending_events(&|event| {
+                    m.process_pending_events(&|event: Event| -> Result<(), ReplayEvent> {
                         events.borrow_mut().push(event);
                         Ok(())
                     });

@@ -43,6 +43,9 @@ medians over the rounds, above 1 where ldkjit does better; in brackets are the l
 largest round. The rate for each CPU second of the LSP's process decides where payer, clients and
 bitcoind saturate the machine.
 
+Of ldk-node's settings two bear on speed, its store and its log: `--lsps ldk-node,ldk-node-files`
+compares the stores (SQLite, files), and the log is at its quietest.
+
 What does not compare: ldk-node's LSP loses a two-part payment to a client that trusts it, so
 neither that trust model nor payments in parts are measured.
 """

@@ -73,7 +73,7 @@ class Run:
                 outcome = await asyncio.wait_for(LOADS[case.part](scene), ROUND_S)
             finally:
                 await scene.close()
-            result |= {**dataclasses.asdict(outcome), "idle": idle}
+            result |= {**vars(outcome), "idle": idle}
         except Exception as error:  # the other rounds are still worth having
             traceback.print_exc()
             result["error"] = f"{type(error).__name__}: {error}"

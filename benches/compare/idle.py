@@ -64,7 +64,7 @@ class IdleSets:
         scene = Scene(self._chain, self._make(kind, folder, case), folder.parent, case)
         await scene.seller.start()
         try:
-            await scene.fund(scene.seller, 1, (count - have) * RESERVE_SAT * 2)
+            await scene.fund(scene.seller, 1, (count - have) * RESERVE_SAT)
             while have < count and time.monotonic() - began + self._spent_s.get(kind, 0) < BUILD_S:
                 have += await self._some(scene, count - have)
         finally:
@@ -81,7 +81,7 @@ class IdleSets:
         nodes = checked(
             await in_turn([partial(scene.node, name) for name in names], STARTS_AT_ONCE)
         )
-        await scene.fund_all(nodes, (CAPACITY_SAT + 20_000) * each + RESERVE_SAT)
+        await scene.fund_all(nodes, each + 1, CAPACITY_SAT + RESERVE_SAT)
         await scene.channels_to_seller(nodes, each, CAPACITY_SAT)
         for node in nodes:
             await node.stop()

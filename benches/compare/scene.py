@@ -37,8 +37,8 @@ CONFIRMATIONS = 6
 UNCONFIRMED_PER_PEER = 4
 # Of an LSP's coins, satoshi: what an open takes, and as much again.
 ROOM = 2
-# ldk-node keeps so much back for each channel, satoshi.
-RESERVE_SAT = 25_000
+# More than either keeps back for each channel, to be able to close it by force, satoshi.
+RESERVE_SAT = 250_000
 STARTS_AT_ONCE = 8
 SETUP_S = 120.0
 
@@ -148,15 +148,15 @@ class Scene:
         await self.seller.start()
         value = JIT_SAT * (1_000_000 + self.case.extra_ppm) // 1_000_000
         coins = opens + opens // 4 + 4
-        await self.fund(self.seller, coins, value * ROOM + RESERVE_SAT * 2)
+        await self.fund(self.seller, coins, value * ROOM + RESERVE_SAT)
         if at_once:
             total = opens * JIT_SAT * 2
             needed = (at_once // HTLCS_PER_CHANNEL, total // PAYER_CHANNEL_SAT)
             await self._payer(max(needed) + 2)
 
-    async def fund_all(self, nodes: list[Node], each_sat: int) -> None:
-        """Give each node one confirmed coin."""
-        addresses = [await node.new_address() for node in nodes]
+    async def fund_all(self, nodes: list[Node], coins: int, each_sat: int) -> None:
+        """Give each node so many confirmed coins."""
+        addresses = [await node.new_address() for node in nodes for _ in range(coins)]
         await self._send(addresses, each_sat)
         await asyncio.gather(*map(self._sync, nodes))
 

@@ -99,7 +99,7 @@ def line(case: Case, result: dict[str, Any]) -> str:
     more = {key: value for key, value in result["more"].items() if not isinstance(value, dict)}
     return (
         f"{head}  p50 {middle:8.1f} ms  {rate:7.1f}/s  {per_cpu:7.1f}/CPU s"
-        f"  {result['pss_kb'] // 1024} MB  fsyncs {result['fsyncs']}  failed {failed} {more or ''}"
+        f"  {result['rss_kb'] // 1024} MB  fsyncs {result['fsyncs']}  failed {failed} {more or ''}"
     )
 
 

@@ -105,7 +105,7 @@ async def start(scene: Scene) -> Outcome:
         outcome.latencies_ms.append(took * 1_000)
         outcome.wall_s += took
         outcome.cpu_s += reading.cpu_s
-        outcome.pss_kb = reading.pss_kb
+        outcome.rss_kb = reading.rss_kb
         await scene.seller.stop()
     return outcome
 

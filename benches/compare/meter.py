@@ -22,12 +22,13 @@ class Reading:
     Attributes:
         cpu_s: CPU seconds it has had, in user and kernel, of all its threads.
         wrote: Bytes it has had written to storage.
-        pss_kb: Memory that is its own, and its share of what others use too.
+        rss_kb: Resident memory, with what it shares: the load's process has ldkjit's library too,
+            and would bear half of it.
     """
 
     cpu_s: float
     wrote: int
-    pss_kb: int
+    rss_kb: int
 
 
 def read(pid: int) -> Reading:
@@ -38,7 +39,7 @@ def read(pid: int) -> Reading:
     return Reading(
         cpu_s=(int(fields[11]) + int(fields[12])) / TICKS_PER_S,
         wrote=_number(folder / "io", "write_bytes"),
-        pss_kb=_number(folder / "smaps_rollup", "Pss"),
+        rss_kb=_number(folder / "smaps_rollup", "Rss"),
     )
 
 

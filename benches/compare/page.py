@@ -37,8 +37,8 @@ list, a durable store of their own, a log of errors only, and coins enough that 
 change. A JIT payment is {JIT_SAT:,} sat in one part, and the LSP publishes the funding transaction
 at once (it trusts the client).
 
-CPU time is that of the LSP's process alone (`/proc/PID/stat`), memory its proportional share
-(`smaps_rollup`); fsyncs are counted by strace in a round whose times are not used. Ratios are of
+CPU time and resident memory are those of the LSP's process alone (`/proc/PID/stat`,
+`smaps_rollup`; ldkjit's with its Python); fsyncs are counted by strace in a round whose times are not used. Ratios are of
 medians over the rounds, above 1 where ldkjit does better; in brackets are the least and the
 largest round. The rate for each CPU second of the LSP's process decides where payer, clients and
 bitcoind saturate the machine.
@@ -93,7 +93,7 @@ WROTE = (
     False,
     "{:.0f}",
 )
-MEMORY = ("memory, MB", lambda each: each["pss_kb"] / 1_024, False, "{:.0f}")
+MEMORY = ("memory, MB", lambda each: each["rss_kb"] / 1_024, False, "{:.0f}")
 FAILED = ("failed", lambda each: float(sum(each["failures"].values())), None, "{:.0f}")
 FIGURES = {
     "jit_one_at_a_time": (P50, P95, BY_CPU, WROTE, MEMORY, FAILED),

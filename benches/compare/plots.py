@@ -27,7 +27,7 @@ def _p50(each: Round) -> float:
 
 
 def _memory(each: Round) -> float:
-    return float(each["pss_kb"]) / 1_024
+    return float(each["rss_kb"]) / 1_024
 
 
 def _points(

@@ -53,7 +53,7 @@ class Outcome:
         wall_s: From the first to the last.
         cpu_s: What the LSP's process took meanwhile.
         wrote: Bytes its process had written.
-        pss_kb: Its memory at the end.
+        rss_kb: Its memory at the end.
         fsyncs: Of its process, if this is a round that counts them.
         more: What else there is to say.
     """
@@ -63,7 +63,7 @@ class Outcome:
     wall_s: float = 0.0
     cpu_s: float = 0.0
     wrote: int = 0
-    pss_kb: int = 0
+    rss_kb: int = 0
     fsyncs: int | None = None
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -304,7 +304,7 @@ class Scene:
             after = meter.read(pid)
         outcome.cpu_s = after.cpu_s - before.cpu_s
         outcome.wrote = after.wrote - before.wrote
-        outcome.pss_kb = after.pss_kb
+        outcome.rss_kb = after.rss_kb
         if counted is not None:
             outcome.fsyncs = counted.count
 

@@ -24,7 +24,7 @@ def measured(case: Case, lsp: str, **more: Any) -> dict[str, Any]:
         "wall_s": 1.0,
         "cpu_s": 0.5,
         "wrote": 0,
-        "pss_kb": 10_240,
+        "rss_kb": 10_240,
         "fsyncs": None,
         "more": {},
         "idle": case.idle,

@@ -38,10 +38,10 @@ change. A JIT payment is {JIT_SAT:,} sat in one part, and the LSP publishes the 
 at once (it trusts the client).
 
 CPU time and resident memory are those of the LSP's process alone (`/proc/PID/stat`,
-`smaps_rollup`; ldkjit's with its Python); fsyncs are counted by strace in a round whose times are not used. Ratios are of
-medians over the rounds, above 1 where ldkjit does better; in brackets are the least and the
-largest round. The rate for each CPU second of the LSP's process decides where payer, clients and
-bitcoind saturate the machine.
+`smaps_rollup`; ldkjit's with its Python); fsyncs are counted by strace in a round whose times are
+not used. Ratios are of medians over the rounds, above 1 where ldkjit does better; in brackets are
+the least and the largest round. The rate for each CPU second of the LSP's process decides where
+payer, clients and bitcoind saturate the machine.
 
 Of ldk-node's settings two bear on speed, its store and its log: `--lsps ldk-node,ldk-node-files`
 compares the stores (SQLite, files), and the log is at its quietest.

@@ -469,10 +469,12 @@ fn addressee(message: &MessageSendEvent) -> Option<PublicKey> {
 }
 
 fn settings() -> UserConfig {
-    let mut config = UserConfig::default();
-    config.manually_accept_inbound_channels = true;
-    config.accept_intercept_htlcs = true;
-    config.accept_forwards_to_priv_channels = true;
+    let mut config = UserConfig {
+        manually_accept_inbound_channels: true,
+        accept_intercept_htlcs: true,
+        accept_forwards_to_priv_channels: true,
+        ..UserConfig::default()
+    };
     let handshake = &mut config.channel_handshake_config;
     handshake.negotiate_anchors_zero_fee_htlc_tx = true;
     handshake.max_inbound_htlc_value_in_flight_percent_of_channel = 100;

@@ -50,7 +50,7 @@ fn batch(seq: u64) -> Vec<Op> {
         put("ldk/monitor_updates/b", seq.to_string(), 500),
         put("order", "1".into(), 1_000),
         Op::Row {
-            kind: "ledger",
+            kind: "ledger".into(),
             seq,
             key: String::new(),
             value: vec![7; 200],
@@ -92,7 +92,7 @@ impl Snapshot for Manager {
         true
     }
 
-    fn write(&self, buf: &mut Vec<u8>) -> Result<(), Broken> {
+    fn write(&self, buf: &mut Vec<u8>) -> Result<(), Box<Broken>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         for channel in 0..self.channels {
             let changes = channel % (self.channels / CHANGED).max(1) == 0;

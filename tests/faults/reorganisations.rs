@@ -468,6 +468,91 @@ async fn a_lost_close(taken_first: bool) {
     sold.stop().await;
 }
 
+/// Six blocks go that had the wallet's commitment transaction, and others come with the LSP's: what was to be swept of the
+/// first is no more, and what else there is comes home.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_output_that_is_gone_keeps_no_other_back() {
+    let Some(mut sold) = Sold::set().await else {
+        return;
+    };
+    sold.world.mine(10, &sold.all()).await;
+    let channel = ChannelId(with(&sold.wallet, &sold.lsp)[0].channel_id.0);
+    // Each of them alone, so that there are two.
+    sold.lsp.stop().await.unwrap();
+    sold.wallet
+        .close_channel(&channel, true, None)
+        .await
+        .unwrap();
+    let (theirs_id, theirs) = in_full(&sold).await;
+    sold.wallet.stop().await.unwrap();
+    forget(&mut sold).await;
+    sold.restart_lsp().await;
+    let why = Some("a test");
+    sold.lsp.close_channel(&channel, true, why).await.unwrap();
+    let (ours_id, ours) = in_full(&sold).await;
+    assert_ne!(theirs_id, ours_id);
+
+    sold.world.mine_exactly(&[theirs]).await;
+    for _ in 1..6 {
+        sold.world.mine_exactly(&[]).await;
+    }
+    sold.world.in_step(&[&sold.lsp]).await;
+    let pending = |sold: &Sold| sold.lsp.balances()["pending_sweep_sat"].as_u64().unwrap();
+    let swept = async {
+        let vouts = 0..4_u32;
+        let all: Vec<_> = vouts
+            .map(|vout| OutPoint::new(theirs_id.parse().unwrap(), vout))
+            .collect();
+        loop {
+            let spenders = sold.world.chain.spenders(&all).await.unwrap_or_default();
+            if spenders.iter().any(Option::is_some) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, swept).await.unwrap();
+
+    let tip = sold.world.chain.best_block().await.unwrap().height;
+    let first = sold.world.chain.block_hash(tip - 5).await.unwrap();
+    let gone = json!([first.to_string()]);
+    sold.world
+        .chain
+        .call("invalidateblock", gone)
+        .await
+        .unwrap();
+    sold.world.mine_exactly(&[ours]).await;
+    for _ in 0..6 {
+        sold.world.mine_exactly(&[]).await;
+    }
+    sold.world.in_step(&[&sold.lsp]).await;
+    assert_eq!(pending(&sold), 0, "it is no more");
+    sold.start_wallet().await;
+    sold.world.mine_home(&[&sold.lsp, &sold.wallet]).await;
+    let blocks = sold.world.blocks().await;
+    let commitment = blocks.spender(sold.funding).unwrap();
+    assert_eq!(commitment.compute_txid().to_string(), ours_id);
+    let left = blocks.unspent(commitment);
+    assert!(left
+        .iter()
+        .all(|o| commitment.output[o.vout as usize].value.to_sat() == ANCHOR));
+    let fees: u64 = blocks
+        .after(sold.height)
+        .iter()
+        .map(|tx| blocks.fee(tx))
+        .sum();
+    let home = sold.coins - fees - ANCHOR * left.len() as u64;
+    sold.world.have(&[&sold.lsp, &sold.wallet], home).await;
+    sold.stop().await;
+}
+
+/// The transaction that spends the channel: its id, and all of it.
+async fn in_full(sold: &Sold) -> (String, String) {
+    let txid = spender(sold).await;
+    let raw = sold.world.raw(&txid.parse().unwrap()).await;
+    (txid, raw.as_str().unwrap().to_owned())
+}
+
 /// A node's folder.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();

@@ -389,7 +389,8 @@ async fn collect(
         .into_iter()
         .chain(tracked)
     {
-        if !matches!(output, SpendableOutputDescriptor::StaticOutput { .. }) {
+        let own = matches!(output, SpendableOutputDescriptor::StaticOutput { .. });
+        if !own && !parts.has_lost(&output) {
             let sat = crate::node::descriptor_sat(&output);
             add(&mut closing, convert::channel(&id), sat);
         }

@@ -8,7 +8,8 @@ use bitcoin::bip32::{ChildNumber, Xpriv, Xpub};
 use bitcoin::secp256k1::ecdh::SharedSecret;
 use bitcoin::secp256k1::ecdsa::{RecoverableSignature, Signature};
 use bitcoin::secp256k1::{schnorr, All, PublicKey, Scalar, Secp256k1, SecretKey};
-use bitcoin::{absolute::LockTime, Network, NetworkKind, ScriptBuf, Transaction, TxOut};
+use bitcoin::transaction::Version;
+use bitcoin::{absolute::LockTime, Network, NetworkKind, OutPoint, ScriptBuf, Transaction, TxOut};
 use lightning::ln::inbound_payment::ExpandedKey;
 use lightning::ln::msgs::UnsignedGossipMessage;
 use lightning::ln::script::ShutdownScript;
@@ -237,10 +238,12 @@ fn keep_private(_: &Path, _: &Log) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// Gives addresses of the on-chain wallet to LDK.
+/// What LDK needs of the on-chain wallet.
 pub trait Addresses: Send + Sync {
     /// The script of a new address.
     fn next_script(&self) -> Option<ScriptBuf>;
+    /// Whether the transaction that made this output has left the chain.
+    fn is_gone(&self, at: &OutPoint) -> bool;
 }
 
 /// LDK's keys, as LDK derives them; only what is paid out goes to the on-chain wallet.
@@ -335,6 +338,8 @@ impl NodeSigner for Keys {
 }
 
 impl OutputSpender for Keys {
+    /// LDK never lets go of an output that it has begun to sweep, and sweeps all in one transaction: one that a reorganisation
+    /// took would keep back all others for ever. A transaction of nothing is not sent, like one of less than it costs.
     fn spend_spendable_outputs(
         &self,
         descriptors: &[&SpendableOutputDescriptor],
@@ -344,8 +349,24 @@ impl OutputSpender for Keys {
         locktime: Option<LockTime>,
         secp: &Secp256k1<All>,
     ) -> Result<Transaction, ()> {
+        let there: Vec<_> = descriptors
+            .iter()
+            .copied()
+            .filter(|output| {
+                let at = output.spendable_outpoint().into_bitcoin_outpoint();
+                !self.addresses.is_gone(&at)
+            })
+            .collect();
+        if there.is_empty() {
+            return Ok(Transaction {
+                version: Version::TWO,
+                lock_time: locktime.unwrap_or(LockTime::ZERO),
+                input: Vec::new(),
+                output: Vec::new(),
+            });
+        }
         self.inner
-            .spend_spendable_outputs(descriptors, outputs, change, feerate, locktime, secp)
+            .spend_spendable_outputs(&there, outputs, change, feerate, locktime, secp)
     }
 }
 
@@ -379,6 +400,9 @@ mod tests {
     impl Addresses for Fixed {
         fn next_script(&self) -> Option<ScriptBuf> {
             ScriptBuf::from_hex("0014751e76e8199196d454941c45d1b3a323f1433bd6").ok()
+        }
+        fn is_gone(&self, _: &OutPoint) -> bool {
+            false
         }
     }
 

@@ -458,7 +458,7 @@ impl Node {
             !matches!(
                 o.status,
                 OutputSpendStatus::PendingThresholdConfirmations { .. }
-            )
+            ) && !self.parts.has_lost(&o.descriptor)
         });
         let found = lock(&recovery.found).clone();
         let coming = unconfirmed

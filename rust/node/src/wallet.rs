@@ -1166,6 +1166,12 @@ impl Addresses for Wallet {
             .ok()
             .map(|a| a.script_pubkey())
     }
+
+    fn is_gone(&self, at: &OutPoint) -> bool {
+        let state = self.state();
+        let known = state.bdk.tx_graph().get_tx(at.txid).is_some();
+        known && confirmed_at(&state.bdk, &at.txid).is_none()
+    }
 }
 
 impl Listen for Wallet {
@@ -1521,9 +1527,13 @@ mod tests {
         };
         assert_eq!(held(&net), 88_000);
 
+        let left = OutPoint::new(theirs.compute_txid(), 0);
+        assert!(!net.wallet.is_gone(&left));
+
         // The chain goes back, and the other one is mined.
         net.wallet.blocks_disconnected(before);
         net.mine_on(before, vec![]);
+        assert!(net.wallet.is_gone(&left));
         assert!(
             !net.wallet.forget(&claim, &HashSet::new()),
             "it may be mined again"
@@ -1531,6 +1541,8 @@ mod tests {
         net.mine(vec![ours.clone()]);
         for _ in 0..2 {
             assert_eq!(held(&net), 0);
+            assert!(net.wallet.is_gone(&left));
+            assert!(!net.wallet.is_gone(&OutPoint::new(ours.compute_txid(), 0)));
             net.restart(true);
         }
         assert!(
@@ -1553,6 +1565,7 @@ mod tests {
         net.mine_on(before, vec![theirs]);
         net.mine(vec![claim]);
         assert_eq!(held(&net), 88_000);
+        assert!(!net.wallet.is_gone(&left));
     }
 
     #[test]

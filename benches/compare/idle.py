@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ldkjit.sandbox import Regtest
 
-from .scene import RESERVE_SAT, UNCONFIRMED_PER_PEER, Scene, checked, in_turn
+from .scene import RESERVE_SAT, STARTS_AT_ONCE, UNCONFIRMED_PER_PEER, Scene, checked, in_turn
 from .sellers import Seller
 from .settings import Case
 
@@ -19,7 +19,6 @@ PEERS_AT_ONCE = 25
 CAPACITY_SAT = 100_000
 # No LSP is given longer for its channels; the page states how many it has by then.
 BUILD_S = 1_200.0
-STARTS_AT_ONCE = 8
 
 
 class IdleSets:

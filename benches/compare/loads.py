@@ -163,7 +163,7 @@ async def _pay_sleeper(scene: Scene, sleeper: Node, invoice: Invoice, outcome: O
         await sent
         outcome.latencies_ms.append((time.perf_counter() - began) * 1_000)
     except LdkJitError as error:
-        outcome.failures[str((error.details or {}).get("failure") or error.code)] += 1
+        outcome.failed(error)
     finally:
         sent.cancel()
 

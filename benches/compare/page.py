@@ -72,27 +72,20 @@ def _per(what: str) -> Figure:
     return figure
 
 
+def _each(what: str, unit: float) -> Figure:
+    def figure(each: Round) -> float | None:
+        return each[what] / unit / len(each["latencies_ms"]) if each["latencies_ms"] else None
+
+    return figure
+
+
 # Name, figure, whether more is better, how it is written.
 P50 = ("p50, ms", _latency(0.5), False, "{:.1f}")
 P95 = ("p95, ms", _latency(0.95), False, "{:.1f}")
 RATE = ("per second", _per("wall_s"), True, "{:.1f}")
 BY_CPU = ("per CPU second", _per("cpu_s"), True, "{:.1f}")
-CPU_MS = (
-    "CPU each, ms",
-    lambda each: (
-        each["cpu_s"] * 1_000 / len(each["latencies_ms"]) if each["latencies_ms"] else None
-    ),
-    False,
-    "{:.1f}",
-)
-WROTE = (
-    "kB written each",
-    lambda each: (
-        each["wrote"] / 1_024 / len(each["latencies_ms"]) if each["latencies_ms"] else None
-    ),
-    False,
-    "{:.0f}",
-)
+CPU_MS = ("CPU each, ms", _each("cpu_s", 0.001), False, "{:.1f}")
+WROTE = ("kB written each", _each("wrote", 1_024), False, "{:.0f}")
 MEMORY = ("memory, MB", lambda each: each["rss_kb"] / 1_024, False, "{:.0f}")
 FAILED = ("failed", lambda each: float(sum(each["failures"].values())), None, "{:.0f}")
 FIGURES = {

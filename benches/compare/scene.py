@@ -67,6 +67,10 @@ class Outcome:
     fsyncs: int | None = None
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def failed(self, error: LdkJitError) -> None:
+        """Count a payment that failed, by the reason its payer was given."""
+        self.failures[str(error.details.get("failure") or error.code)] += 1
+
 
 async def in_turn(
     makers: Iterable[Callable[[], Awaitable[Value]]], at_once: int
@@ -282,8 +286,7 @@ class Scene:
         except TimeoutError_:
             outcome.failures["pending"] += 1
         except LdkJitError as error:
-            reason = (error.details or {}).get("failure") or error.code
-            outcome.failures[str(reason)] += 1
+            outcome.failed(error)
         finally:
             for task in (sent, got):
                 task.cancel()

@@ -112,6 +112,19 @@ impl Sold {
         self.start_wallet().await;
     }
 
+    /// The channel is ten blocks deep, and the wallet closes it by force while the LSP, which would publish its own
+    /// commitment transaction, is away.
+    async fn wallet_closes_alone(&self) -> ChannelId {
+        self.world.mine(10, &self.all()).await;
+        let channel = ChannelId(with(&self.wallet, &self.lsp)[0].channel_id.0);
+        self.lsp.stop().await.unwrap();
+        self.wallet
+            .close_channel(&channel, true, None)
+            .await
+            .unwrap();
+        channel
+    }
+
     async fn start_wallet(&mut self) {
         self.wallet = self.world.node("wallet", self.buyer.clone(), None).await;
     }
@@ -258,14 +271,7 @@ async fn a_forced_close_that_chain_and_mempool_forgot_is_sent_again() {
     let Some(mut sold) = Sold::set().await else {
         return;
     };
-    sold.world.mine(10, &sold.all()).await;
-    let channel = ChannelId(with(&sold.wallet, &sold.lsp)[0].channel_id.0);
-    // Alone: the LSP would publish its own.
-    sold.lsp.stop().await.unwrap();
-    sold.wallet
-        .close_channel(&channel, true, None)
-        .await
-        .unwrap();
+    sold.wallet_closes_alone().await;
     event(&sold.wallet, "channel_closed").await;
     let ours = spender(&sold).await;
     sold.world.in_mempool(&ours).await;
@@ -475,14 +481,8 @@ async fn an_output_that_is_gone_keeps_no_other_back() {
     let Some(mut sold) = Sold::set().await else {
         return;
     };
-    sold.world.mine(10, &sold.all()).await;
-    let channel = ChannelId(with(&sold.wallet, &sold.lsp)[0].channel_id.0);
     // Each of them alone, so that there are two.
-    sold.lsp.stop().await.unwrap();
-    sold.wallet
-        .close_channel(&channel, true, None)
-        .await
-        .unwrap();
+    let channel = sold.wallet_closes_alone().await;
     let (theirs_id, theirs) = in_full(&sold).await;
     sold.wallet.stop().await.unwrap();
     forget(&mut sold).await;
@@ -497,7 +497,6 @@ async fn an_output_that_is_gone_keeps_no_other_back() {
         sold.world.mine_exactly(&[]).await;
     }
     sold.world.in_step(&[&sold.lsp]).await;
-    let pending = |sold: &Sold| sold.lsp.balances()["pending_sweep_sat"].as_u64().unwrap();
     let swept = async {
         let vouts = 0..4_u32;
         let all: Vec<_> = vouts
@@ -513,20 +512,13 @@ async fn an_output_that_is_gone_keeps_no_other_back() {
     };
     tokio::time::timeout(PATIENCE, swept).await.unwrap();
 
-    let tip = sold.world.chain.best_block().await.unwrap().height;
-    let first = sold.world.chain.block_hash(tip - 5).await.unwrap();
-    let gone = json!([first.to_string()]);
-    sold.world
-        .chain
-        .call("invalidateblock", gone)
-        .await
-        .unwrap();
+    sold.world.undo(6).await;
     sold.world.mine_exactly(&[ours]).await;
     for _ in 0..6 {
         sold.world.mine_exactly(&[]).await;
     }
     sold.world.in_step(&[&sold.lsp]).await;
-    assert_eq!(pending(&sold), 0, "it is no more");
+    assert_eq!(sold.lsp.balances()["pending_sweep_sat"], 0, "it is no more");
     sold.start_wallet().await;
     sold.world.mine_home(&[&sold.lsp, &sold.wallet]).await;
     let blocks = sold.world.blocks().await;
@@ -682,13 +674,7 @@ async fn a_funding_whose_coin_was_spent_twice_is_forgotten() {
     );
     world.in_mempool(&funding.compute_txid().to_string()).await;
 
-    let tip = world.chain.best_block().await.unwrap().height;
-    let gone = world.chain.block_hash(tip).await.unwrap().to_string();
-    world
-        .chain
-        .call("invalidateblock", json!([gone]))
-        .await
-        .unwrap();
+    world.undo(1).await;
     world.mine_exactly(&[serialize_hex(&theft)]).await;
     world.mine_exactly(&[]).await;
     world.in_step(&all).await;

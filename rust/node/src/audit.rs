@@ -390,7 +390,7 @@ async fn collect(
         .chain(tracked)
     {
         let own = matches!(output, SpendableOutputDescriptor::StaticOutput { .. });
-        if !own && !parts.has_lost(&output) {
+        if !own && !parts.keys.has_lost(&output) {
             let sat = crate::node::descriptor_sat(&output);
             add(&mut closing, convert::channel(&id), sat);
         }

@@ -2,6 +2,7 @@
 
 use bitcoin::secp256k1::PublicKey;
 use ldkjit_core::ids::{ChannelId, NodeId, Outpoint};
+use lightning::sign::SpendableOutputDescriptor;
 
 /// A node id as a key; `None` if it is not on the curve.
 #[must_use]
@@ -34,6 +35,12 @@ pub fn outpoint(txo: &lightning::chain::transaction::OutPoint) -> Outpoint {
         txid: txo.txid.to_string(),
         vout: u32::from(txo.index),
     }
+}
+
+/// Where an output of a closed channel is.
+#[must_use]
+pub fn spendable(output: &SpendableOutputDescriptor) -> bitcoin::OutPoint {
+    output.spendable_outpoint().into_bitcoin_outpoint()
 }
 
 /// An outpoint for bitcoin; `None` if its transaction id is not one.

@@ -1,5 +1,6 @@
 //! One mnemonic, and every key that comes from it.
 
+use crate::convert::spendable;
 use crate::error::NodeError;
 use crate::files::{create_new, draft_of, parent, publish};
 use crate::log::Log;
@@ -268,6 +269,11 @@ impl Keys {
         Ok(Self { inner, addresses })
     }
 
+    /// Whether a reorganisation took what closed a channel, and this output with it.
+    pub(crate) fn has_lost(&self, output: &SpendableOutputDescriptor) -> bool {
+        self.addresses.is_gone(&spendable(output))
+    }
+
     /// This node's public key.
     pub fn node_id(&self) -> PublicKey {
         PublicKey::from_secret_key(&Secp256k1::new(), &self.inner.get_node_secret_key())
@@ -352,10 +358,7 @@ impl OutputSpender for Keys {
         let there: Vec<_> = descriptors
             .iter()
             .copied()
-            .filter(|output| {
-                let at = output.spendable_outpoint().into_bitcoin_outpoint();
-                !self.addresses.is_gone(&at)
-            })
+            .filter(|output| !self.has_lost(output))
             .collect();
         if there.is_empty() {
             return Ok(Transaction {

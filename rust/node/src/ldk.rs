@@ -22,9 +22,7 @@ use lightning::routing::scoring::{
     ProbabilisticScorer, ProbabilisticScoringDecayParameters, ProbabilisticScoringFeeParameters,
 };
 use lightning::routing::utxo::UtxoLookup;
-use lightning::sign::{
-    EntropySource, InMemorySigner, KeysManager, NodeSigner, SpendableOutputDescriptor,
-};
+use lightning::sign::{EntropySource, InMemorySigner, KeysManager, NodeSigner};
 use lightning::util::config::{ChannelConfig, UserConfig};
 use lightning::util::native_async::FutureSpawner;
 use lightning::util::persist::{
@@ -48,7 +46,7 @@ use crate::error::{NodeError, StoreError};
 use crate::fees::Fees;
 use crate::inbound::{Fallen, Inbound};
 use crate::journal::Journal;
-use crate::keys::{Addresses, Keys};
+use crate::keys::Keys;
 use crate::log::{now_ms, Log};
 use crate::lsps::Transport;
 use crate::recovery::{Marker, Origin};
@@ -174,14 +172,6 @@ pub struct Parts {
     pub wallet: Arc<Wallet>,
     /// Log.
     pub log: Arc<Log>,
-}
-
-impl Parts {
-    /// Whether a reorganisation took what closed a channel, and this output with it.
-    pub(crate) fn has_lost(&self, output: &SpendableOutputDescriptor) -> bool {
-        let at = output.spendable_outpoint().into_bitcoin_outpoint();
-        self.wallet.is_gone(&at)
-    }
 }
 
 /// The manager as the committer sees it.

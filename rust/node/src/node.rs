@@ -984,7 +984,7 @@ impl Node {
         self.sweeper
             .tracked_spendable_outputs()
             .iter()
-            .filter(|o| !self.is_swept(&o.status) && !self.parts.has_lost(&o.descriptor))
+            .filter(|o| !self.is_swept(&o.status) && !self.parts.keys.has_lost(&o.descriptor))
             .fold(0, |s, o| s.saturating_add(descriptor_sat(&o.descriptor)))
     }
 

@@ -458,7 +458,7 @@ impl Node {
             !matches!(
                 o.status,
                 OutputSpendStatus::PendingThresholdConfirmations { .. }
-            ) && !self.parts.has_lost(&o.descriptor)
+            ) && !self.parts.keys.has_lost(&o.descriptor)
         });
         let found = lock(&recovery.found).clone();
         let coming = unconfirmed
@@ -488,7 +488,7 @@ impl Node {
         let tracked = tracked(self);
         let new = outputs
             .into_iter()
-            .filter(|output| !tracked.contains(&outpoint(output)));
+            .filter(|output| !tracked.contains(&convert::spendable(output)));
         new.collect()
     }
 }
@@ -509,13 +509,12 @@ fn announced(graph: &Graph, peer: &PublicKey) -> Option<String> {
     tcp.map(SocketAddress::to_string)
 }
 
-fn outpoint(output: &SpendableOutputDescriptor) -> OutPoint {
-    output.spendable_outpoint().into_bitcoin_outpoint()
-}
-
 fn tracked(node: &Node) -> HashSet<OutPoint> {
     let outputs = node.sweeper.tracked_spendable_outputs();
-    outputs.iter().map(|o| outpoint(&o.descriptor)).collect()
+    outputs
+        .iter()
+        .map(|o| convert::spendable(&o.descriptor))
+        .collect()
 }
 
 /// The lowest block that has coins of an account, of those that a scan finds.

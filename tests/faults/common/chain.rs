@@ -65,12 +65,17 @@ impl World {
         Blocks(all)
     }
 
-    /// The last blocks go, and one more than they were take their place: with what is unconfirmed in them, or empty.
-    pub async fn reorganise(&self, depth: u32, with_all: bool, nodes: &[&Arc<Node>]) {
+    /// The last blocks go, and nothing takes their place yet.
+    pub async fn undo(&self, depth: u32) {
         let tip = self.chain.best_block().await.unwrap().height;
         let first = self.chain.block_hash(tip - depth + 1).await.unwrap();
         let gone = json!([first.to_string()]);
         self.chain.call("invalidateblock", gone).await.unwrap();
+    }
+
+    /// The last blocks go, and one more than they were take their place: with what is unconfirmed in them, or empty.
+    pub async fn reorganise(&self, depth: u32, with_all: bool, nodes: &[&Arc<Node>]) {
+        self.undo(depth).await;
         for _ in 0..=depth {
             if with_all {
                 self.mine_to(&somebody_else().to_string(), 1).await;

@@ -240,13 +240,35 @@ async fn garbage() {
     lsp.stop().await.unwrap();
 }
 
+/// Buys on and on, four at once, until it is hung up on: what it was sold.
+async fn buy_to_the_end(mut peer: Raw, wanted: Value) -> Vec<String> {
+    let mut sold = Vec::new();
+    for _ in 1..4 {
+        peer.request(BUY, &wanted);
+    }
+    loop {
+        peer.request(BUY, &wanted);
+        let Some(answer) = peer.answer_if_any().await else {
+            return sold;
+        };
+        let scid = &answer["result"]["jit_channel_scid"];
+        let scid = scid.as_str().unwrap_or_else(|| panic!("{answer}"));
+        sold.push(scid.to_owned());
+    }
+}
+
 /// A node that can store nothing any more says nothing: it neither sells nor refuses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_fails_while_many_buy() {
     let Some(world) = World::start().await else {
         return;
     };
-    let limits = json!({"max_orders_per_client": 1_000});
+    let limits = json!({
+        "max_orders_per_client": 10_000,
+        "max_orders": 10_000,
+        "max_exposure_per_client_msat": 1_000_000_000_000_u64,
+        "max_exposure_msat": 1_000_000_000_000_u64,
+    });
     let mut settings = on_disk(service("lsp_trusts_client", limits));
     let lsp = world.node("lsp", settings.clone(), None).await;
     let payer = world.node("payer", json!({}), None).await;
@@ -256,34 +278,31 @@ async fn a_store_that_fails_while_many_buy() {
     payer.dial_and_keep(id(&lsp), &at, PATIENCE).await.unwrap();
     settings["listen"] = json!([at]);
     lsp.stop().await.unwrap();
-    let fails = |config: &mut Config| config.store_fault = Some((15, StoreFault::Fails));
-    let lsp = world.changed("lsp", settings.clone(), fails).await;
-    until("the payer is back", || {
-        with(&lsp, &payer).iter().any(|c| c.is_usable)
-    })
-    .await;
-    let mut peer = Raw::new(0, &lsp, "127.0.0.1");
-    assert!(peer.connect().await);
-    let wanted = buys(&offer(&mut peer).await);
     let mut sold = Vec::new();
-    'on: loop {
-        for _ in 0..8 {
-            peer.request(BUY, &wanted);
+    // Its first commits are its start. Each time others are in the middle of what.
+    for nth in 11..16 {
+        let fails = |config: &mut Config| config.store_fault = Some((nth, StoreFault::Fails));
+        let lsp = world.changed("lsp", settings.clone(), fails).await;
+        until("the payer is back", || {
+            with(&lsp, &payer).iter().any(|c| c.is_usable)
+        })
+        .await;
+        let mut peers = Vec::new();
+        for n in 0..16 {
+            let mut peer = Raw::new(n, &lsp, "127.0.0.1");
+            assert!(peer.connect().await);
+            let wanted = buys(&offer(&mut peer).await);
+            peers.push(buy_to_the_end(peer, wanted));
         }
-        for _ in 0..8 {
-            let Some(answer) = peer.answer_if_any().await else {
-                break 'on;
-            };
-            let scid = &answer["result"]["jit_channel_scid"];
-            sold.push(
-                scid.as_str()
-                    .unwrap_or_else(|| panic!("{answer}"))
-                    .to_owned(),
-            );
-        }
+        let peers: JoinSet<_> = peers.into_iter().collect();
+        sold.extend(peers.join_all().await.into_iter().flatten());
+        let _ = lsp.stop().await;
+        let counted = lsp.metrics();
+        let mut families = counted.as_array().unwrap().iter();
+        let refused = families.find(|family| family["name"] == "ldkjit_refused_total");
+        assert_eq!(refused.unwrap()["samples"], json!([]));
     }
     assert!(!sold.is_empty(), "the store fails later");
-    let _ = lsp.stop().await;
     let lsp = world.node("lsp", settings, None).await;
     let kept = lsp.lsp.as_ref().unwrap().orders();
     for scid in &sold {

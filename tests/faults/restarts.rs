@@ -543,13 +543,13 @@ async fn a_wallet_that_cannot_store_its_close_closes_as_agreed() {
 
 /// A payee's channel is behind: it gave the preimage, and was gone before its commitment transaction was without the HTLC.
 /// The payer's channel is over by the time the payee is back and repeats it, which LDK takes for another forward.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_preimage_that_is_repeated_after_an_agreed_close_is_booked_once() {
+async fn repeated(by_force: bool) {
     let Some(world) = World::start().await else {
         return;
     };
     let deaf = Some(Fault::DeafAfterPreimage);
-    let lsp = world.lsp("lsp_trusts_client", json!({}), deaf).await;
+    let settings = on_disk(service("lsp_trusts_client", json!({})));
+    let lsp = world.node("lsp", settings.clone(), deaf).await;
     let payer = world.node("payer", json!({}), None).await;
     let kept = on_disk(json!({}));
     let payee = world.node("payee", kept.clone(), None).await;
@@ -569,9 +569,11 @@ async fn a_preimage_that_is_repeated_after_an_agreed_close_is_booked_once() {
     .await;
     assert_eq!(room(&lsp, &payee), None, "the payee's is not");
     let channel = ChannelId(with(&payer, &lsp)[0].channel_id.0);
-    payer.close_channel(&channel, false, None).await.unwrap();
+    payer.close_channel(&channel, by_force, None).await.unwrap();
     event(&lsp, "channel_closed").await;
 
+    // Who knows it must know it after a start too.
+    let lsp = world.restarted(&lsp, settings).await;
     let payee = world.node("payee", kept, None).await;
     payee
         .dial(id(&lsp), &address(&lsp), PATIENCE)
@@ -587,4 +589,14 @@ async fn a_preimage_that_is_repeated_after_an_agreed_close_is_booked_once() {
     assert_eq!(booked[0]["sent"], SIZE);
     assert_eq!(events(&lsp, "payment_forwarded").await, [told]);
     finish([&lsp, &payer, &payee]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preimage_that_is_repeated_after_an_agreed_close_is_booked_once() {
+    repeated(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preimage_that_is_repeated_after_a_close_by_force_is_booked_once() {
+    repeated(true).await;
 }

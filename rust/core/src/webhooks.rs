@@ -80,6 +80,12 @@ pub struct Post {
     pub notice: Notice,
 }
 
+/// Whether it is too early to say once more what was said then (W-24).
+fn is_recent(limits: &Limits, at: Millis, now: Millis) -> bool {
+    // A clock that was set back must not silence anybody for long.
+    now.0.abs_diff(at.0) < limits.cooldown_ms
+}
+
 /// Every client's webhooks.
 #[derive(Clone, Debug, Default)]
 pub struct Webhooks {
@@ -89,9 +95,13 @@ pub struct Webhooks {
 
 impl Client {
     /// Nothing that must be remembered.
-    fn is_empty(&self, now: Millis) -> bool {
-        // Who has just removed its webhooks is still counted, or removing would be a way around the limits.
-        self.hooks.is_empty() && self.busy.is_empty() && now.since(self.changes.0) >= HOUR_MS
+    fn is_empty(&self, limits: &Limits, now: Millis) -> bool {
+        // Who has just removed its webhooks is still counted, or removing would be a way around the limits; and so would it be
+        // for who was called lately.
+        self.hooks.is_empty()
+            && self.busy.is_empty()
+            && now.since(self.changes.0) >= HOUR_MS
+            && !self.sent.values().any(|at| is_recent(limits, *at, now))
     }
 
     fn count(&self) -> u32 {
@@ -228,9 +238,7 @@ impl Webhooks {
         };
         let method = notice.method();
         let last = client.sent.get(method);
-        // A clock that was set back must not silence anybody for long.
-        let is_recent = |at: &Millis| now.0.abs_diff(at.0) < limits.cooldown_ms;
-        if last.is_some_and(is_recent) {
+        if last.is_some_and(|at| is_recent(limits, *at, now)) {
             return false;
         }
         client.sent.insert(method, now);
@@ -333,7 +341,7 @@ impl Webhooks {
                 if client.unused_since.take().is_some() && !client.hooks.is_empty() {
                     changed.push(*id);
                 }
-                return !client.is_empty(now);
+                return !client.is_empty(limits, now);
             }
             match client.unused_since {
                 None => {
@@ -350,7 +358,7 @@ impl Webhooks {
                 }
                 Some(_) => {}
             }
-            !client.is_empty(now)
+            !client.is_empty(limits, now)
         });
         changed
     }

@@ -664,6 +664,23 @@ fn test_W_24_B_18_cooldown() {
 }
 
 #[test]
+fn test_W_24_who_loses_its_webhooks_and_sets_others_is_not_called_sooner() {
+    let (mut webhooks, id) = (Webhooks::default(), node(2));
+    let set = |webhooks: &mut Webhooks, now| {
+        let set = webhooks.set(&LIMITS, &id, &hook("a", 0), STRANGER, now);
+        set.map(drop).unwrap();
+    };
+    set(&mut webhooks, START);
+    let end = after(LIMITS.retention_ms);
+    assert!(webhooks.notify(&LIMITS, &id, Notice::PaymentIncoming, end));
+    assert_eq!(webhooks.review(&LIMITS, |_| false, end), [id]);
+    set(&mut webhooks, end);
+    assert!(!webhooks.notify(&LIMITS, &id, Notice::PaymentIncoming, end));
+    let later = after(LIMITS.retention_ms + LIMITS.cooldown_ms);
+    assert!(webhooks.notify(&LIMITS, &id, Notice::PaymentIncoming, later));
+}
+
+#[test]
 fn who_comes_is_not_called_any_more() {
     let (mut webhooks, id) = having(&["a"]);
     webhooks

@@ -10,7 +10,6 @@ use lightning::ln::channel_state::{
     ChannelDetails, InboundHTLCStateDetails, OutboundHTLCStateDetails,
 };
 
-use crate::closings::Closings;
 use crate::convert;
 use crate::ldk::{ChainMonitor, ChannelManager};
 use crate::wallet::Wallet;
@@ -26,8 +25,6 @@ pub struct Accounts<'a> {
     pub monitors: &'a ChainMonitor,
     /// Knows the channels that were funded.
     pub wallet: &'a Wallet,
-    /// Knows the channels that were closed by agreement.
-    pub closings: &'a Closings,
     /// Whether a claim is in the books: LDK tells of some twice.
     pub claimed: &'a dyn Fn(&PaymentHash) -> bool,
 }
@@ -42,21 +39,6 @@ pub fn claim_id(event: &Event) -> Option<PaymentHash> {
             ..
         } => Some(PaymentHash(payment_id.map_or(payment_hash.0, |id| id.0))),
         _ => None,
-    }
-}
-
-/// Whether LDK has told of this forward before. A channel that was closed by agreement had nothing on it any more: what
-/// came by it was claimed, and told, before. LDK tells again when the peer it went to repeats the preimage after a reconnect,
-/// and for what is still on that peer's channel at a start.
-#[must_use]
-pub fn is_told_again(event: &Event, closings: &Closings) -> bool {
-    match event {
-        Event::PaymentForwarded {
-            prev_channel_id: Some(from),
-            total_fee_earned_msat: None,
-            ..
-        } => closings.of_channel(from).is_some(),
-        _ => false,
     }
 }
 
@@ -175,7 +157,6 @@ impl Accounts<'_> {
                     })
                     .collect()
             }
-            Event::PaymentForwarded { .. } if is_told_again(event, self.closings) => Vec::new(),
             Event::PaymentForwarded {
                 prev_channel_id,
                 next_channel_id,

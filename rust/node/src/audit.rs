@@ -24,6 +24,7 @@ use crate::commit::Boot;
 use crate::convert;
 use crate::error::NodeError;
 use crate::fees::{FeeConfig, Fees};
+use crate::forwards::Forwards;
 use crate::journal::{Journal, LEDGER};
 use crate::keys::{Keys, Seed};
 use crate::ldk::{self, Graph, Parts};
@@ -252,14 +253,11 @@ async fn collect(
     )?;
     let wallet = Arc::new(wallet);
     let closings = Arc::new(Closings::load(journal.clone(), &boot.live, false)?);
+    let forwards = Forwards::load(journal.clone(), closings.clone(), &boot.live)?;
     let parts = Parts {
         keys: Arc::new(Keys::new(seed, wallet.clone())?),
         fees: Arc::new(Fees::new(FeeConfig::default())),
-        broadcaster: Arc::new(Broadcaster::new(
-            Arc::new(|_| {}),
-            closings.clone(),
-            log.clone(),
-        )),
+        broadcaster: Arc::new(Broadcaster::new(Arc::new(|_| {}), closings, log.clone())),
         journal,
         wallet,
         log,
@@ -310,10 +308,11 @@ async fn collect(
                 cm: &cm,
                 monitors: &chain_monitor,
                 wallet: &parts.wallet,
-                closings: &closings,
                 claimed: &|claim| lock(&told).contains(claim),
             };
-            lock(&untold).extend(accounts.rows(&event));
+            if !forwards.is_told_again(&event) {
+                lock(&untold).extend(accounts.rows(&event));
+            }
             lock(&told).extend(claim_id(&event));
             async { Ok::<(), ReplayEvent>(()) }
         })
@@ -336,7 +335,6 @@ async fn collect(
         cm: &cm,
         monitors: &chain_monitor,
         wallet: &parts.wallet,
-        closings: &closings,
         claimed: &|_| false,
     };
     truth.channels = accounts.views();

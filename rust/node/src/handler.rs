@@ -9,7 +9,7 @@ use lightning::events::{
     Event, FundingInfo, HTLCHandlingFailureReason, HTLCHandlingFailureType, PaymentPurpose,
 };
 
-use crate::accounts::{claim_id, is_told_again, Accounts};
+use crate::accounts::{claim_id, Accounts};
 use crate::convert;
 use crate::crash;
 use crate::events::NodeEvent;
@@ -30,7 +30,6 @@ fn keep_accounts(node: &Node, event: &Event) {
         cm: &node.cm,
         monitors: &node.monitors,
         wallet: &node.parts.wallet,
-        closings: &node.closings,
         claimed: &|claim| node.payments.was_received(claim),
     };
     for row in accounts.rows(event) {
@@ -50,6 +49,11 @@ fn keep_accounts(node: &Node, event: &Event) {
 }
 
 fn dispatch(node: &Arc<Node>, event: Event) {
+    let log = &node.parts.log;
+    if node.forwards.is_told_again(&event) {
+        log.debug("event", format_args!("told again: {event:?}"));
+        return;
+    }
     keep_accounts(node, &event);
     #[cfg(feature = "faults")]
     let Some(event) = (match &node.config.foreign {
@@ -59,7 +63,6 @@ fn dispatch(node: &Arc<Node>, event: Event) {
         return;
     };
     let claim = claim_id(&event);
-    let log = &node.parts.log;
     match event {
         Event::HTLCIntercepted {
             intercept_id,
@@ -175,6 +178,7 @@ fn dispatch(node: &Arc<Node>, event: Event) {
             // May carry words of the peer.
             let why = clean_text(&reason.to_string());
             log.info("channel", format_args!("{channel} closed: {why}"));
+            node.forwards.on_closed(&channel);
             node.events.emit(&NodeEvent::ChannelClosed {
                 channel_id: channel,
                 peer: counterparty_node_id.map(|p| convert::node_id(&p)),
@@ -293,9 +297,6 @@ fn dispatch(node: &Arc<Node>, event: Event) {
                     scorer.payment_path_failed(&path, scid, now);
                 });
             }
-        }
-        event @ Event::PaymentForwarded { .. } if is_told_again(&event, &node.closings) => {
-            log.debug("event", format_args!("told again: {event:?}"));
         }
         Event::PaymentForwarded {
             prev_channel_id,

@@ -16,6 +16,7 @@ use lightning::types::features::{InitFeatures, NodeFeatures};
 use tokio::sync::Notify;
 
 use crate::broadcast::Broadcaster;
+use crate::forwards::Forwards;
 use crate::journal::Journal;
 use crate::ldk::{ChainMonitor, ChannelManager};
 use crate::recovery::Told;
@@ -160,6 +161,7 @@ enum Way {
         fallen: Arc<Fallen>,
         journal: Arc<Journal>,
         broadcaster: Arc<Broadcaster>,
+        forwards: Arc<Forwards>,
         /// Has whoever asks for messages ask again.
         wake: Arc<Notify>,
     },
@@ -176,6 +178,7 @@ impl Inbound {
         fallen: Arc<Fallen>,
         journal: Arc<Journal>,
         broadcaster: Arc<Broadcaster>,
+        forwards: Arc<Forwards>,
         wake: Arc<Notify>,
     ) -> Self {
         let way = Way::Open {
@@ -183,6 +186,7 @@ impl Inbound {
             fallen,
             journal,
             broadcaster,
+            forwards,
             wake,
         };
         Self::with(manager, way)
@@ -446,7 +450,12 @@ impl ChannelMessageHandler for Inbound {
     }
 
     fn handle_update_fulfill_htlc(&self, peer: PublicKey, message: msgs::UpdateFulfillHTLC) {
-        if let Some(manager) = self.open() {
+        if let (Some(manager), Way::Open { forwards, .. }) = (self.open(), &self.way) {
+            let channels = manager.list_channels_with_counterparty(&peer);
+            let channel = channels.iter().find(|c| c.channel_id == message.channel_id);
+            if let Some(channel) = channel {
+                forwards.fulfilled(&message, &channel.pending_outbound_htlcs);
+            }
             manager.handle_update_fulfill_htlc(peer, message);
         }
         #[cfg(feature = "faults")]

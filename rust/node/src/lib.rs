@@ -26,6 +26,7 @@ pub mod events;
 pub mod fees;
 mod files;
 pub mod forced;
+pub mod forwards;
 #[cfg(test)]
 mod fuzz_twins;
 pub mod handler;

@@ -36,6 +36,7 @@ use crate::error::{NodeError, StoreError};
 use crate::events::Events;
 use crate::fees::{FeeConfig, Fees};
 use crate::forced::Forced;
+use crate::forwards::Forwards;
 use crate::handover::HandOver;
 use crate::identity::Identity;
 use crate::inbound::{Fallen, Inbound};
@@ -124,6 +125,8 @@ pub struct Node {
     pub client: Client,
     /// Channels closed by agreement of late.
     pub closings: Arc<Closings>,
+    /// Which forwards LDK has told of.
+    pub forwards: Arc<Forwards>,
     /// Channels whose funding does not confirm.
     pub overdue: Overdue,
     /// Closed channels whose commitment transaction LDK does not publish.
@@ -339,6 +342,8 @@ impl Node {
         let spender = wallet.clone();
         let closings = Closings::load(journal.clone(), &boot.live, marker.is_some())?;
         let closings = Arc::new(closings);
+        let forwards = Forwards::load(journal.clone(), closings.clone(), &boot.live)?;
+        let forwards = Arc::new(forwards);
         let broadcaster = Arc::new(Broadcaster::new(
             Arc::new(move |tx| spender.broadcasted(tx)),
             closings.clone(),
@@ -428,6 +433,7 @@ impl Node {
                     fallen.clone(),
                     journal.clone(),
                     parts.broadcaster.clone(),
+                    forwards.clone(),
                     wake.clone(),
                 )
             }
@@ -499,6 +505,7 @@ impl Node {
             lsp,
             client,
             closings,
+            forwards,
             overdue,
             forced: Forced::default(),
             hand_over: HandOver::default(),

@@ -222,6 +222,7 @@ impl Raw {
     pub async fn answer_if_any(&mut self) -> Option<Value> {
         let mut connected = self.hand.connected.subscribe();
         tokio::select! {
+            biased;
             answer = self.answers.recv() => answer,
             _ = connected.wait_for(|connected| !connected) => None,
         }

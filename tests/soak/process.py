@@ -79,6 +79,9 @@ class Process:
         self.status = await asyncio.wait_for(started, timeout)
 
     async def _make(self) -> asyncio.Future[dict[str, Any]]:
+        # One that failed to start may still be on its way out: its end is not that of the next.
+        if self._reader is not None:
+            await self._reader
         self.died_at, self.stopped, self.killed = None, None, False
         trouble, self.trouble = self.trouble, {}
         with (self.folder / f"{self.name}.log").open("ab") as log:

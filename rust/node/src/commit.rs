@@ -310,7 +310,7 @@ impl Worker {
     fn commit(&mut self, last: bool) -> Result<(), StoreError> {
         let gate = self.shared.gate.blocking_lock();
         // Messages do not wait for each other here, nor does a flood of them keep the committer out.
-        let close = write(&self.shared.close);
+        let change = write(&self.shared.change);
         let snapshot = lock(&self.snapshot).clone();
         // Each step before the next: a change after `take_needs` asks again; every queued write of LDK's was
         // recorded in the manager before it was queued, so a manager encoded after the queue is taken knows it.
@@ -359,7 +359,7 @@ impl Worker {
                 value,
             });
         }
-        drop(close);
+        drop(change);
         drop(gate);
         if batch.is_empty() {
             return Ok(());
@@ -739,8 +739,8 @@ mod tests {
         assert_eq!(manager_in(&store), Some(3));
     }
 
-    #[test]
-    fn the_gate_couples_rows_with_the_manager() {
+    /// Rows and the manager change together, as this way of holding commits off has it, while others write.
+    fn are_coupled(hold: impl Fn(&Journal, &dyn Fn())) {
         let store = MemoryStore::new();
         let (committer, journal, _) = start(store.clone());
         let manager = Arc::new(FakeManager::default());
@@ -754,12 +754,12 @@ mod tests {
             }
         });
         for n in 1..=100u64 {
-            let gate = now(journal.gate());
-            journal.row("event", "", vec![]);
-            std::thread::yield_now();
-            manager.state.store(n, Ordering::SeqCst);
-            manager.needs.store(true, Ordering::SeqCst);
-            drop(gate);
+            hold(&journal, &|| {
+                journal.row("event", "", vec![]);
+                std::thread::yield_now();
+                manager.state.store(n, Ordering::SeqCst);
+                manager.needs.store(true, Ordering::SeqCst);
+            });
             // At every commit the manager's count is the number of rows. A look between two commits:
             let last = store.clone().load().unwrap();
             let rows = last.last_row.get("event").copied().unwrap_or(0);
@@ -773,6 +773,22 @@ mod tests {
         }
         over.store(true, Ordering::SeqCst);
         other.join().unwrap();
+    }
+
+    #[test]
+    fn the_gate_couples_rows_with_the_manager() {
+        are_coupled(|journal, change| {
+            let _gate = now(journal.gate());
+            change();
+        });
+    }
+
+    #[test]
+    fn a_change_outside_the_gate_is_in_one_commit() {
+        are_coupled(|journal, change| {
+            let _change = journal.change();
+            change();
+        });
     }
 
     #[test]

@@ -137,6 +137,7 @@ impl Forwards {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::commit::{Boot, Committer};
     use crate::log::Log;

@@ -2,8 +2,9 @@
 
 use std::any::Any;
 use std::collections::HashSet;
+use std::ops::Deref;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, RwLockReadGuard, Weak};
 use std::time::{Duration, Instant};
 
 use bitcoin::constants::ChainHash;
@@ -115,6 +116,21 @@ impl Late {
     }
 }
 
+/// The manager, no commit in between: LDK 0.2.7 panics at a start, by the order of its maps, over a manager that knows of an
+/// update to one monitor that is not in the same commit, while another channel waits to let that one go on.
+struct Entered<'a> {
+    manager: &'a ChannelManager,
+    _change: RwLockReadGuard<'a, ()>,
+}
+
+impl Deref for Entered<'_> {
+    type Target = ChannelManager;
+
+    fn deref(&self) -> &ChannelManager {
+        self.manager
+    }
+}
+
 /// A signature that waits.
 struct Signed {
     event: MessageSendEvent,
@@ -142,6 +158,7 @@ fn take_up(
     if fallen.has() {
         return;
     }
+    let _change = journal.change();
     let handle = AssertUnwindSafe(|| {
         ChannelMessageHandler::handle_channel_reestablish(manager, peer, message);
     });
@@ -254,9 +271,14 @@ impl Inbound {
     }
 
     /// The manager, unless it may meet nobody.
-    fn open(&self) -> Option<&ChannelManager> {
+    fn open(&self) -> Option<Entered<'_>> {
         match &self.way {
-            Way::Open { fallen, .. } if !fallen.has() => Some(&self.manager),
+            Way::Open {
+                fallen, journal, ..
+            } if !fallen.has() => Some(Entered {
+                manager: &self.manager,
+                _change: journal.change(),
+            }),
             _ => None,
         }
     }
@@ -349,6 +371,8 @@ impl Inbound {
 impl BaseMessageHandler for Inbound {
     fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
         let mut events = std::mem::take(&mut *lock(&self.own));
+        // LDK may find that it has the other side's signature already.
+        let ending = lock(&self.ending);
         if let (
             Some(manager),
             Way::Open {
@@ -359,11 +383,8 @@ impl BaseMessageHandler for Inbound {
             },
         ) = (self.open(), &self.way)
         {
-            // LDK may find that it has the other side's signature already.
-            let ending = lock(&self.ending);
-            let close = journal.close();
             let new = manager.get_and_clear_pending_msg_events();
-            drop((close, ending));
+            drop((manager, ending));
             events.append(&mut self.once_durable(monitors, journal, wake, new));
         }
         #[cfg(feature = "faults")]
@@ -408,7 +429,7 @@ macro_rules! pass_on {
                 return;
             }
             if let Some(manager) = self.open() {
-                ChannelMessageHandler::$name(manager, peer, message);
+                ChannelMessageHandler::$name(&*manager, peer, message);
             }
         })*
     };
@@ -485,9 +506,8 @@ impl ChannelMessageHandler for Inbound {
     }
 
     fn handle_closing_signed(&self, peer: PublicKey, message: &msgs::ClosingSigned) {
-        if let (Some(manager), Way::Open { journal, .. }) = (self.open(), &self.way) {
-            let _ending = lock(&self.ending);
-            let _close = journal.close();
+        let _ending = lock(&self.ending);
+        if let Some(manager) = self.open() {
             manager.handle_closing_signed(peer, message);
         }
     }

@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) wake: Condvar,
     pub(crate) gate: tokio::sync::Mutex<()>,
-    pub(crate) close: RwLock<()>,
+    pub(crate) change: RwLock<()>,
     stopped: watch::Sender<Option<StoreError>>,
     pub(crate) stats: Counters,
     pub(crate) metrics: Metrics,
@@ -152,7 +152,7 @@ impl Shared {
             state: Mutex::new(state),
             wake: Condvar::new(),
             gate: tokio::sync::Mutex::new(()),
-            close: RwLock::new(()),
+            change: RwLock::new(()),
             stopped: watch::Sender::new(None),
             stats: Counters::default(),
             metrics: Metrics::default(),
@@ -446,10 +446,10 @@ impl Journal {
         self.shared.gate.lock().await
     }
 
-    /// Held while LDK may end a channel by agreement, which peers' messages do outside the gate: the committer takes it
-    /// too, so that the end and the transaction that was agreed are in one commit. Nobody who holds it may wait for the gate.
-    pub fn close(&self) -> RwLockReadGuard<'_, ()> {
-        read(&self.shared.close)
+    /// Held while peers' messages change LDK's state, which they do outside the gate: the committer takes it too, so that
+    /// the manager and what it has queued are in one commit. Nobody who holds it may take it again, or wait for the gate.
+    pub fn change(&self) -> RwLockReadGuard<'_, ()> {
+        read(&self.shared.change)
     }
 
     /// Why nothing is written any more: a store error, or [`StoreError::Closed`] after an orderly end.

@@ -2,6 +2,7 @@
 //! pays everybody what is theirs, to the satoshi.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::{OutPoint, Transaction};
 use ldkjit_core::ids::{ChannelId, PaymentHash};
@@ -12,8 +13,8 @@ use serde_json::json;
 
 use crate::common::chain::{Blocks, ANCHOR};
 use crate::common::{
-    assert_failed, coins_sat, count, event, events, finish, id, jit_invoice, ledger, order_state,
-    outcome, pay, room, until, with, World,
+    assert_failed, buys_from, coins_sat, count, event, events, finish, id, jit_invoice, ledger,
+    on_disk, order_state, outcome, pay, room, until, with, World, PATIENCE,
 };
 
 const SIZE: u64 = 100_000_000;
@@ -304,4 +305,43 @@ closes! {
     claimed_and_the_wallet_closes: Claimed, Wallet;
     settling_and_the_payer_closes: Settling, Payer;
     settling_and_the_lsp_closes_upstream: Settling, LspUpstream;
+}
+
+/// A wallet has no coin to pay more with than its commitment transaction pays itself, and that must do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wallet_without_coins_closes_when_fees_have_risen() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
+    let payer = world.node("payer", json!({}), None).await;
+    let mut settings = on_disk(buys_from(&lsp, json!({})));
+    let wallet = world.node("wallet", settings.clone(), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, PAYER_SAT).await;
+    let bought = jit_invoice(&wallet, Some(SIZE)).await;
+    let paid = pay(&payer, &bought.bolt11).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded);
+    until("no HTLC is left", || room(&wallet, &lsp).is_some()).await;
+    world.mine(6, &[&lsp, &payer, &wallet]).await;
+    let channel = with(&wallet, &lsp).remove(0);
+    let funding = channel.funding_txo.unwrap().into_bitcoin_outpoint();
+    assert_eq!(coins_sat(&wallet), 0);
+
+    finish([&lsp]).await;
+    wallet.stop().await.unwrap();
+    let high = 5 * channel.feerate_sat_per_1000_weight.unwrap();
+    settings["fee_fallback_sat_per_kw"] = high.into();
+    let wallet = world.node("wallet", settings, None).await;
+    let channel = ChannelId(channel.channel_id.0);
+    wallet.close_channel(&channel, true, None).await.unwrap();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while world.unconfirmed_spender(funding).await.is_none() {
+        assert!(tokio::time::Instant::now() < deadline, "never sent");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(world.mempool().await.len(), 1, "without a child");
+    world.mine_home(&[&wallet]).await;
+    assert!(coins_sat(&wallet) > 0);
+    finish([&payer, &wallet]).await;
 }

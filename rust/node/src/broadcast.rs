@@ -103,6 +103,16 @@ impl Broadcaster {
         async move { answer.await.ok() }
     }
 
+    /// Sends a transaction alone, unless it is being sent with a child.
+    pub fn at_least(&self, tx: &Transaction) {
+        let is_it = |other: &Transaction| other.compute_txid() == tx.compute_txid();
+        let sent = |entry: &Pending| entry.txs.iter().any(is_it);
+        let is_sent = lock(&self.pending).values().any(sent);
+        if !is_sent {
+            self.broadcast_transactions(&[tx]);
+        }
+    }
+
     /// What is being sent, and what came of it last.
     pub fn pending(&self) -> Vec<(Txid, Option<SendOutcome>)> {
         lock(&self.pending)

@@ -337,6 +337,11 @@ async fn watch_monitors(node: Arc<Node>) {
                         }
                         Event::BumpTransaction(bump) => {
                             bumper.handle_event(&bump).await;
+                            // LDK keeps a commitment transaction back that it has no coin to pay more for. A miner may
+                            // take it for what it pays itself, and nothing else brings the money home.
+                            if let BumpTransactionEvent::ChannelClose { commitment_tx, .. } = &bump {
+                                node.parts.broadcaster.at_least(commitment_tx);
+                            }
                             Ok(())
                         }
                         _ => Ok(()),

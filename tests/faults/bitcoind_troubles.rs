@@ -1,7 +1,5 @@
 //! A bitcoind that is behind, has deleted blocks, dies or asks for more than a commitment transaction pays.
 
-use std::time::Duration;
-
 use bitcoin::{
     absolute, transaction, Address, Amount, Network, OutPoint, ScriptBuf, Sequence, Transaction,
     TxIn, TxOut, Witness,
@@ -15,7 +13,7 @@ use serde_json::{json, Value};
 use crate::common::bitcoind::Running;
 use crate::common::chain::ANCHOR;
 use crate::common::{
-    coins_sat, finish, jit_invoice, nobody, on_disk, outcome, send, until, with, World, PATIENCE,
+    coins_sat, finish, jit_invoice, nobody, on_disk, outcome, send, until, with, World,
 };
 
 const SIZE: u64 = 100_000_000;
@@ -184,11 +182,7 @@ async fn one_that_takes_a_commitment_transaction_only_with_its_child() {
     let funding = channel.funding_txo.unwrap().into_bitcoin_outpoint();
     let order = ChannelId(channel.channel_id.0);
     ann.close_channel(&order, true, None).await.unwrap();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while world.unconfirmed_spender(funding).await.is_none() {
-        assert!(tokio::time::Instant::now() < deadline, "never taken");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    world.comes_to_be_spent(funding).await;
     world.mine_home(&[&ann, &bob]).await;
 
     let blocks = world.blocks().await;

@@ -2,7 +2,6 @@
 //! pays everybody what is theirs, to the satoshi.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bitcoin::{OutPoint, Transaction};
 use ldkjit_core::ids::{ChannelId, PaymentHash};
@@ -14,7 +13,7 @@ use serde_json::json;
 use crate::common::chain::{Blocks, ANCHOR};
 use crate::common::{
     assert_failed, buys_from, coins_sat, count, event, events, finish, id, jit_invoice, ledger,
-    on_disk, order_state, outcome, pay, room, until, with, World, PATIENCE,
+    on_disk, order_state, outcome, pay, room, until, with, World,
 };
 
 const SIZE: u64 = 100_000_000;
@@ -335,11 +334,7 @@ async fn a_wallet_without_coins_closes_when_fees_have_risen() {
     let wallet = world.node("wallet", settings, None).await;
     let channel = ChannelId(channel.channel_id.0);
     wallet.close_channel(&channel, true, None).await.unwrap();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while world.unconfirmed_spender(funding).await.is_none() {
-        assert!(tokio::time::Instant::now() < deadline, "never sent");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    world.comes_to_be_spent(funding).await;
     assert_eq!(world.mempool().await.len(), 1, "without a child");
     world.mine_home(&[&wallet]).await;
     assert!(coins_sat(&wallet) > 0);

@@ -17,7 +17,7 @@ use serde_json::{json, Value};
 
 use crate::common::{
     address, buys_from, coins_sat, finish, id, jit_invoice, ledger, on_disk, pay, receive, room,
-    service, until, with, World, PATIENCE,
+    service, until, with, World,
 };
 
 /// Paid for the channel, then over it.
@@ -106,15 +106,7 @@ impl Stage {
             status["channels"][0]["state"] == "told" || status["channels"][0]["state"] == "closing"
         };
         until("it is known to close", told).await;
-        let closing = async {
-            loop {
-                if let Some(txid) = self.world.unconfirmed_spender(self.funding).await {
-                    return txid;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        };
-        let closing = tokio::time::timeout(PATIENCE, closing).await.unwrap();
+        let closing = self.world.comes_to_be_spent(self.funding).await;
         // Only what is deep enough is swept.
         self.world.mine(6, &[lsp, node]).await;
         let sweeps = || node.balances()["pending_sweep_sat"] == ours || coins_sat(node) > before;

@@ -311,15 +311,8 @@ async fn a_close_by_reorganisation_survives_a_restart() {
 
 /// The transaction that spends the channel and waits for its block.
 async fn spender(sold: &Sold) -> String {
-    let found = async {
-        loop {
-            if let Some(txid) = sold.world.unconfirmed_spender(sold.funding).await {
-                return txid.to_string();
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, found).await.unwrap()
+    let txid = sold.world.comes_to_be_spent(sold.funding).await;
+    txid.to_string()
 }
 
 /// A bitcoind that crashes and comes back with its blocks alone.
@@ -344,12 +337,7 @@ async fn a_restart_between_an_agreed_close_and_its_confirmation() {
         .unwrap();
     event(&sold.lsp, "channel_closed").await;
     event(&sold.wallet, "channel_closed").await;
-    let closing = loop {
-        if let Some(txid) = sold.world.unconfirmed_spender(sold.funding).await {
-            break txid;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    };
+    let closing = sold.world.comes_to_be_spent(sold.funding).await;
 
     sold.restart_lsp().await;
     sold.world.mine_exactly(&[]).await;

@@ -105,7 +105,8 @@ impl Broadcaster {
 
     /// Sends a transaction alone, unless it is being sent with a child.
     pub fn at_least(&self, tx: &Transaction) {
-        let is_it = |other: &Transaction| other.compute_txid() == tx.compute_txid();
+        let txid = tx.compute_txid();
+        let is_it = |other: &Transaction| other.compute_txid() == txid;
         let sent = |entry: &Pending| entry.txs.iter().any(is_it);
         let is_sent = lock(&self.pending).values().any(sent);
         if !is_sent {

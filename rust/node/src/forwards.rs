@@ -105,19 +105,15 @@ impl Forwards {
         let Some(of) = channels.get_mut(&to) else {
             return false;
         };
-        let mut same = of
-            .iter_mut()
-            .filter(|f| Some(f.msat) == *outbound_amount_forwarded_msat)
-            .peekable();
-        let known = same.peek().is_some();
-        match same.find(|f| !f.told) {
+        let of_amount = |f: &Fulfilled| Some(f.msat) == *outbound_amount_forwarded_msat;
+        match of.iter_mut().find(|f| of_amount(f) && !f.told) {
             Some(first) => {
                 first.told = true;
                 self.put(&to, of);
                 false
             }
             // Without its channel's number it is from the chain, or of a start, not from a message.
-            None => known && closed && next_user_channel_id.is_some(),
+            None => closed && next_user_channel_id.is_some() && of.iter().any(of_amount),
         }
     }
 

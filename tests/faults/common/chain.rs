@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::{OutPoint, Transaction, Txid};
 use ldkjit_node::node::Node;
 use serde_json::{json, Value};
 
-use super::{coins_sat, somebody_else, until, World};
+use super::{coins_sat, somebody_else, until, World, PATIENCE};
 
 /// The value of an anchor output, sat.
 pub const ANCHOR: u64 = 330;
@@ -140,6 +141,20 @@ impl World {
     /// The unconfirmed transaction that spends an output.
     pub async fn unconfirmed_spender(&self, spent: OutPoint) -> Option<Txid> {
         self.chain.spenders(&[spent]).await.unwrap().remove(0)
+    }
+
+    /// The same, once there is one.
+    pub async fn comes_to_be_spent(&self, spent: OutPoint) -> Txid {
+        let found = async {
+            loop {
+                if let Some(txid) = self.unconfirmed_spender(spent).await {
+                    return txid;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, found).await;
+        found.unwrap_or_else(|_| panic!("nothing spends {spent}"))
     }
 
     /// A transaction in full.

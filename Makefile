@@ -16,7 +16,7 @@ SECONDS ?= 600
 SEED ?= 1
 
 .PHONY: help build demo test test-rust test-python test-interop conformance interop sales soak sweep fuzz bench lint wheel docs mutants lock clean \
-	bench-rust bench-python bench-compare bench-budget bench-flame
+	bench-rust bench-guard bench-python bench-compare bench-page bench-budget bench-flame
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -112,7 +112,7 @@ $(CACHE)/tools/bin/inferno-flamegraph:
 	@touch $@
 
 BENCH := PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/benches .venv-bench/bin/python
-COMPARED := $(CACHE)/bench/compare.json
+COMPARED ?= $(CACHE)/bench/compare.json
 COMPARE ?=
 
 bench: bench-rust bench-python ## what each part costs, in Rust and Python
@@ -122,13 +122,21 @@ bench-rust: ## criterion: decisions, messages, the order, commits, stores, the s
 	cargo bench --locked --package ldkjit-node --bench store
 	BITCOIND_EXE="$$($(PYTHON) python/ldkjit/sandbox/bitcoind.py)" cargo bench --locked --package ldkjit-node --features faults --bench services
 
+# Wall time on shared machines decides nothing; instructions do. KEEP=--keep at a release.
+bench-guard: ## core's benchmarks in instructions, beside the last release (needs valgrind)
+	cargo bench --locked --package ldkjit-core --bench instructions \
+	    --config "target.'cfg(all())'.runner = ['$(PYTHON)', '$(CURDIR)/benches/instructions.py']" -- $(KEEP)
+
 bench-python: .venv-bench/extension ## pytest-benchmark: calls, types
 	.venv-bench/bin/pytest benches/python --benchmark-disable-gc --benchmark-columns min,median,max,ops
 
-bench-compare: .venv-bench/extension ## beside ldk-node, then the page: make bench-compare COMPARE="--size smoke --rounds 1"
+bench-compare: .venv-bench/extension ## beside ldk-node, and a page of it: make bench-compare COMPARE="--size smoke --rounds 1"
 	mkdir -p $(CACHE)/bench
 	$(BENCH) -m compare --out $(COMPARED) $(COMPARE)
-	$(BENCH) -m compare.page $(COMPARED) --out docs/benchmarks.md
+	$(BENCH) -m compare.page $(COMPARED) --out $(COMPARED:.json=.md)
+
+bench-page: .venv-bench/extension ## docs/benchmarks.md, of the runs in benches/results
+	$(BENCH) -m compare.page benches/results/compare-*.json --out docs/benchmarks.md
 
 bench-budget: .venv-bench/extension ## where the time of a payment goes, beside LDK's floor: docs/performance.md
 	mkdir -p $(CACHE)/bench

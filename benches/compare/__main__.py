@@ -1,6 +1,6 @@
-"""Compare the LSPs: rounds of each load against each in turn, on one bitcoind; JSON into results.
+"""Compare the LSPs: rounds of each load against each in turn, on one bitcoind; JSON.
 
-PYTHONPATH=tests:benches python -m compare --size smoke
+PYTHONPATH=tests:benches python -m compare --size smoke --out smoke.json
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from .loads import LOADS
 from .machine import machine
 from .scene import Scene
 from .sellers import Ours, Seller, Theirs
-from .settings import FULL, OUR_DOOR, SMOKE, Case, our_service, their_service
+from .settings import FULL, HOOKED, OUR_DOOR, SMOKE, Case, our_service, their_service
 
-RESULTS = Path(__file__).parent.parent / "results"
 # ldk-node with either of its stores: the faster one is the opponent.
 KINDS = ("ldkjit", "ldk-node", "ldk-node-files")
 ROUND_S = 1_800.0
@@ -50,8 +49,8 @@ class Run:
         self.told: dict[str, Any] = {}
 
     def _make(self, kind: str, folder: Path, case: Case) -> Seller:
-        if kind == "ldkjit":
-            return Ours(self._chain, folder, case.extra_ppm)
+        if kind in HOOKED:
+            return Ours(self._chain, folder, case.extra_ppm, *kind.split("-")[1:])
         store: LdkStore = "filesystem" if kind == "ldk-node-files" else "sqlite"
         return Theirs(self._chain, folder, case.extra_ppm, self._program, store)
 
@@ -81,9 +80,16 @@ class Run:
             shutil.rmtree(folder, ignore_errors=True)
         result["round_s"] = time.monotonic() - began
         self.told["rounds"].append(result)
-        self._out.write_text(json.dumps(self.told, indent=1) + "\n")
+        self._out.write_text(written(self.told))
         print(line(case, result), flush=True)
         return "error" not in result
+
+
+def written(told: dict[str, Any]) -> str:
+    """The file: a round on each line, its times to the hundredth of a millisecond."""
+    head = json.dumps({**told, "rounds": []}, indent=1).removesuffix("[]\n}")
+    rounds = json.loads(json.dumps(told["rounds"]), parse_float=lambda n: round(float(n), 4))
+    return head + "[\n" + ",\n".join(map(json.dumps, rounds)) + "\n]\n}\n"
 
 
 def line(case: Case, result: dict[str, Any]) -> str:
@@ -129,7 +135,7 @@ async def run(asked: argparse.Namespace, out: Path) -> bool:
                     counts = number > asked.rounds
                     if counts and case.part in ("start", "kill"):
                         continue
-                    for kind in asked.lsps:
+                    for kind in HOOKED if case.part == "hooks" else asked.lsps:
                         good &= await one.round(case, kind, number, count_fsyncs=counts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -147,7 +153,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lsps", default="ldkjit,ldk-node", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--fsyncs", action="store_true", help="one more round, which counts them")
     parser.add_argument("--ldk-node", choices=("release", "interop"), default="release")
-    parser.add_argument("--out", type=Path, help="the JSON file")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file")
     asked = parser.parse_args()
     asked.lsps = asked.lsps.split(",")
     if unknown := set(asked.lsps) - set(KINDS):
@@ -171,10 +177,8 @@ def main() -> None:
     # Each node has a dozen files, and there are more than a hundred nodes.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    RESULTS.mkdir(exist_ok=True)
-    out = asked.out or RESULTS / time.strftime("compare-%Y%m%dT%H%M%SZ.json", time.gmtime())
-    good = asyncio.run(run(asked, out))
-    print(out)
+    good = asyncio.run(run(asked, asked.out))
+    print(asked.out)
     sys.exit(not good)
 
 

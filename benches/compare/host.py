@@ -1,15 +1,37 @@
-"""ldkjit as its users have it, in a Python process; speaks the lines of tests/soak/process.py."""
+"""ldkjit as its users have it, in a Python process; speaks the lines of tests/soak/process.py.
+
+With the argument ``def`` or ``async``: with a hook in Python for every question, which answers as
+the rules would.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from ldkjit import LdkJitError
+from ldkjit import Accept, ChannelTerms, LdkJitError
 from ldkjit._bridge import Bridge
+from ldkjit._hooks import HookRunner
 from ldkjit._ldkjit import Native
+
+# Hooks that agree to everything.
+ANSWERS: dict[str, Callable[[Any], Any]] = {
+    "menu": lambda ask: list(ask.menu),
+    "sell": lambda _: Accept(),
+    "channel": lambda _: ChannelTerms(),
+}
+
+
+def later(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same hook as a coroutine."""
+
+    async def asked(question: Any) -> Any:
+        return hook(question)
+
+    return asked
 
 
 def say(line: dict[str, Any]) -> None:
@@ -38,9 +60,17 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader(limit=2**24)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    bridge = Bridge(Native)
+    config = json.loads(await lines.readline())["config"]
+    runner = None
+    if sys.argv[1:]:
+        hooks = ANSWERS
+        if sys.argv[1] == "async":
+            hooks = {name: later(hook) for name, hook in ANSWERS.items()}
+        runner = HookRunner(hooks, loop)
+        config["lsp"]["policy"] = {"hooks": runner.places()}
+    bridge = Bridge(Native, runner)
     try:
-        told = await bridge.call("start", **json.loads(await lines.readline())["config"])
+        told = await bridge.call("start", **config)
     except LdkJitError as error:
         say({"failed": {"code": error.code, "message": error.message}})
         return

@@ -1,4 +1,4 @@
-"""The page and its plots, made of the JSON of a run.
+"""The page and its plots, made of the JSON of one run or of several with different parts.
 
 PYTHONPATH=tests:benches python -m compare.page results.json --out docs/benchmarks.md
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .settings import JIT_SAT, PLOTS, Case
+from .settings import HOOKED, JIT_SAT, PLOTS, Case
 
 Round = dict[str, Any]
 Figure = Callable[[Round], "float | None"]
@@ -21,6 +21,7 @@ Figure = Callable[[Round], "float | None"]
 OURS = "ldkjit"
 TITLES = {
     "jit_one_at_a_time": "JIT payment, one at a time",
+    "hooks": "JIT payment, with hooks in Python",
     "jit_at_once": "JIT opens, many clients at once",
     "forwards": "Forwards",
     "buy": "`get_info` and `buy`",
@@ -90,6 +91,7 @@ MEMORY = ("memory, MB", lambda each: each["rss_kb"] / 1_024, False, "{:.0f}")
 FAILED = ("failed", lambda each: float(sum(each["failures"].values())), None, "{:.0f}")
 FIGURES = {
     "jit_one_at_a_time": (P50, P95, BY_CPU, WROTE, MEMORY, FAILED),
+    "hooks": (P50, P95, BY_CPU, FAILED),
     "jit_at_once": (RATE, BY_CPU, P50, P95, MEMORY, FAILED),
     "forwards": (RATE, BY_CPU, P50, P95, WROTE, MEMORY, FAILED),
     "buy": (RATE, BY_CPU, P50, P95, FAILED),
@@ -109,10 +111,15 @@ FIGURES = {
 }
 
 
-def by_case(told: dict[str, Any]) -> dict[Case, dict[str, list[Round]]]:
+def rounds_of(runs: list[dict[str, Any]]) -> list[Round]:
+    """The rounds of all runs."""
+    return [each for told in runs for each in told["rounds"]]
+
+
+def by_case(runs: list[dict[str, Any]]) -> dict[Case, dict[str, list[Round]]]:
     """The rounds that were measured, by case and LSP."""
     cases: dict[Case, dict[str, list[Round]]] = defaultdict(lambda: defaultdict(list))
-    for each in told["rounds"]:
+    for each in rounds_of(runs):
         if "error" not in each:
             cases[Case(**each["case"])][each["lsp"]].append(each)
     return cases
@@ -157,9 +164,9 @@ def _size(case: Case, rounds: dict[str, list[Round]]) -> str:
     return ", ".join(parts)
 
 
-def opponent_of(told: dict[str, Any]) -> str:
+def opponent_of(runs: list[dict[str, Any]]) -> str:
     """Who was compared with."""
-    return next((each for each in told["lsps"] if each != OURS), "nobody")
+    return next((each for told in runs for each in told["lsps"] if each != OURS), "nobody")
 
 
 def _table(cases: dict[Case, dict[str, list[Round]]], part: str, opponent: str) -> list[str]:
@@ -204,6 +211,28 @@ def _per_channel(cases: dict[Case, dict[str, list[Round]]], opponent: str) -> li
     return ["", *lines] if lines else []
 
 
+def _hooks(cases: dict[Case, dict[str, list[Round]]]) -> list[str]:
+    """Rules alone, and hooks; what these add, of each round's own neighbours."""
+    names = ("rules alone", "`def`", "`async def`")
+    lines = [f"| | {' | '.join(names)} |", "|---|---|---|---|"]
+    for case, rounds in cases.items():
+        if case.part != "hooks":
+            continue
+        for name, figure, _, form in FIGURES["hooks"]:
+            cells = [_cell(values(rounds[kind], figure), form) for kind in HOOKED]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        rules, *others = (
+            {each["round"]: P50[1](each) for each in rounds[kind] if not each["counts_fsyncs"]}
+            for kind in HOOKED
+        )
+        added = [
+            _cell([(p50 / rules[n] - 1) * 100 for n, p50 in some.items() if n in rules], "{:+.1f}")
+            for some in others
+        ]
+        lines.append(f"| p50 beside rules, % | | {' | '.join(added)} |")
+    return lines
+
+
 def _day(cases: dict[Case, dict[str, list[Round]]], opponent: str) -> list[str]:
     lines = ["", f"| of it | | {OURS} | {opponent} |", "|---|---|---|---|"]
     for case, rounds in cases.items():
@@ -222,23 +251,31 @@ def _day(cases: dict[Case, dict[str, list[Round]]], opponent: str) -> list[str]:
     return lines if len(lines) > 3 else []
 
 
-def render(told: dict[str, Any], images: str) -> str:
-    """The page; ``images`` is where its plots are."""
-    cases, opponent = by_case(told), opponent_of(told)
+def _run(told: dict[str, Any]) -> str:
+    """What a run was made of and on, in a line."""
     machine, versions = told["machine"], told["versions"]
+    parts = {Case(**each["case"]).part for each in told["rounds"]}
     timed = [each["round"] for each in told["rounds"] if not each["counts_fsyncs"]]
-    rounds = max(timed, default=0)
-    lines = [
-        f"# Benchmarks: {OURS} beside {opponent}",
-        "",
-        "Made by `make bench-compare` of one run; not written by hand.",
-        "",
-        f"{told['at']}, commit {told['commit']}, sizes: {told['size']}, {rounds} rounds at most. "
+    return (
+        f"- {told['at']}, commit {told['commit']}, sizes: {told['size']}, "
+        f"{max(timed, default=0)} rounds at most of {', '.join(p for p in TITLES if p in parts)}. "
         f"{machine['cpus']} × {machine['cpu']}, {machine['memory_mb'] // 1_024} GB, "
         f"Linux {machine['kernel']} ({machine['architecture']}), load before: "
         f"{machine['load_before']:.2f}. "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + ".",
+        + "."
+    )
+
+
+def render(runs: list[dict[str, Any]], images: str) -> str:
+    """The page; ``images`` is where its plots are."""
+    cases, opponent = by_case(runs), opponent_of(runs)
+    lines = [
+        f"# Benchmarks: {OURS} beside {opponent}",
+        "",
+        "Made by `make bench-compare`; not written by hand.",
+        "",
+        *map(_run, runs),
         "",
         "## Method",
         "",
@@ -247,7 +284,8 @@ def render(told: dict[str, Any], images: str) -> str:
     for part, title in TITLES.items():
         if not any(case.part == part for case in cases):
             continue
-        lines += [f"## {title}", "", *_table(cases, part, opponent)]
+        table = _hooks(cases) if part == "hooks" else _table(cases, part, opponent)
+        lines += [f"## {title}", "", *table]
         if part == "start":
             lines += _per_channel(cases, opponent)
         if part == "mixed":
@@ -263,8 +301,8 @@ def render(told: dict[str, Any], images: str) -> str:
         "",
         "```json",
     ]
-    lines += [json.dumps(told["settings"], indent=1), "```", ""]
-    broken = [each for each in told["rounds"] if "error" in each]
+    lines += [json.dumps(runs[-1]["settings"], indent=1), "```", ""]
+    broken = [each for each in rounds_of(runs) if "error" in each]
     if broken:
         lines += ["## Rounds that could not be measured", ""]
         lines += [f"- {Case(**e['case']).name}, {e['lsp']}: {e['error'][:200]}" for e in broken]
@@ -275,16 +313,16 @@ def render(told: dict[str, Any], images: str) -> str:
 def main() -> None:
     """Read, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, nargs="+", help="each part in one of them only")
     parser.add_argument("--out", type=Path, required=True, help="the page; plots beside it")
     asked = parser.parse_args()
-    told = json.loads(asked.results.read_text())
+    runs = [json.loads(each.read_text()) for each in asked.results]
     folder = asked.out.parent / asked.out.stem
     folder.mkdir(parents=True, exist_ok=True)
     from . import plots  # a page can be rendered, and tested, without matplotlib
 
-    plots.draw(by_case(told), (OURS, opponent_of(told)), folder)
-    asked.out.write_text(render(told, folder.name))
+    plots.draw(by_case(runs), (OURS, opponent_of(runs)), folder)
+    asked.out.write_text(render(runs, folder.name))
     print(asked.out)
 
 

@@ -68,11 +68,11 @@ class Seller(Protocol):
 
 
 class Ours:
-    """ldkjit, in Python."""
+    """ldkjit, in Python; ``hooks`` are those of ``host.py``, none for rules alone."""
 
     kind = "ldkjit"
 
-    def __init__(self, chain: Regtest, folder: Path, extra_ppm: int) -> None:
+    def __init__(self, chain: Regtest, folder: Path, extra_ppm: int, *hooks: str) -> None:
         (port,) = free_ports(1)
         self.folder = folder
         self._chain = chain
@@ -94,7 +94,7 @@ class Ours:
             "lsp": our_service(extra_ppm),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        arguments = ("-m", "compare.host")
+        arguments = ("-m", "compare.host", *hooks)
         self._process = Process(Path(sys.executable), folder, "lsp", config, None, arguments)
 
     @property

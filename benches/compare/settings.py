@@ -15,6 +15,9 @@ HTLCS_PER_CHANNEL = 50
 PATIENCE_S = 60.0
 RETRY_S = 10.0
 
+# What the part about hooks compares: rules alone, and a hook in Python for each question.
+HOOKED = ("ldkjit", "ldkjit-def", "ldkjit-async")
+
 # By part, in the order of the page: the files that plots.py draws.
 PLOTS = {
     "jit_at_once": ("opens-by-clients", "opens-latency-by-rate"),
@@ -128,6 +131,7 @@ def _forwards(
 
 FULL = [
     Case("jit_one_at_a_time", count=30),
+    Case("hooks", count=30),
     Case("jit_at_once", clients=8, count=64),
     Case("jit_at_once", clients=32, count=128),
     Case("jit_at_once", clients=128, count=256),
@@ -146,6 +150,7 @@ FULL = [
 # Each part once, so small that the whole takes minutes.
 SMOKE = [
     Case("jit_one_at_a_time", count=3),
+    Case("hooks", count=3),
     Case("jit_at_once", clients=4, count=8),
     Case("forwards", clients=1, count=5),
     *_forwards({4: 24}, (1, 3), (0,)),

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from compare.page import by_case, render
+from compare.page import TITLES, by_case, render
 from compare.settings import FULL, SMOKE, Case
 
 JIT = Case("jit_one_at_a_time", count=2)
@@ -50,7 +50,7 @@ def page(*rounds: dict[str, Any]) -> str:
         "settings": {},
         "rounds": list(rounds),
     }
-    return render(told, "plots")
+    return render([told], "plots")
 
 
 def test_medians_spread_and_ratio_of_a_latency() -> None:
@@ -88,6 +88,26 @@ def test_failures_are_counted_and_never_a_ratio() -> None:
     assert "|  | p50, ms | 10.0 | – |  |" in told
 
 
+def test_what_hooks_add_is_of_rounds_of_one_number() -> None:
+    hooks = Case("hooks", count=2)
+
+    def some(lsp: str, *p50: float) -> list[dict[str, Any]]:
+        return [
+            measured(hooks, lsp, round=number, latencies_ms=[ms, ms])
+            for number, ms in enumerate(p50, 1)
+            if ms
+        ]
+
+    # The second round of `def` broke.
+    told = page(
+        *some("ldkjit", 10.0, 40.0, 20.0),
+        *some("ldkjit-def", 10.5, 0, 21.0),
+        *some("ldkjit-async", 9.0, 36.0, 18.0),
+    )
+    assert "| p50, ms | 20.0 (10.0–40.0) | 15.8 (10.5–21.0) | 18.0 (9.0–36.0) |" in told
+    assert "| p50 beside rules, % | | +5.0 | -10.0 |" in told
+
+
 def test_fewer_idle_channels_than_asked_for_are_stated() -> None:
     start = Case("start", idle=10_000)
     told = page(measured(start, "ldkjit"), measured(start, "ldk-node", idle=4_200))
@@ -105,13 +125,12 @@ def test_a_round_that_broke_is_on_the_page() -> None:
     told = page(measured(JIT, "ldkjit"), broken)
     assert "Rounds that could not be measured" in told
     assert f"- {JIT.name}, ldk-node: TimeoutError: waited" in told
-    assert list(by_case({"rounds": [broken]})) == []
+    assert list(by_case([{"rounds": [broken]}])) == []
 
 
 @pytest.mark.parametrize("cases", [SMOKE, FULL], ids=["smoke", "full"])
 def test_every_part_has_its_cases_and_none_twice(cases: list[Case]) -> None:
-    parts = {"jit_one_at_a_time", "jit_at_once", "forwards", "buy", "start", "mixed", "kill"}
-    assert {case.part for case in cases} == parts
+    assert {case.part for case in cases} == set(TITLES)
     assert len(set(cases)) == len(cases)
 
 

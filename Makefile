@@ -16,7 +16,7 @@ SECONDS ?= 600
 SEED ?= 1
 
 .PHONY: help build demo test test-rust test-python test-interop conformance interop sales soak sweep fuzz bench lint wheel docs mutants lock clean \
-	bench-rust bench-guard bench-python bench-compare bench-page bench-budget bench-flame
+	bench-rust bench-guard bench-python bench-compare bench-page bench-month bench-imports bench-budget bench-flame
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -137,6 +137,15 @@ bench-compare: .venv-bench/extension ## beside ldk-node, and a page of it: make 
 
 bench-page: .venv-bench/extension ## docs/benchmarks.md, of the runs in benches/results
 	$(BENCH) -m compare.page benches/results/compare-*.json --out docs/benchmarks.md
+
+ORDERS ?= 50000
+
+bench-month: .venv/extension ## reports of a month of ORDERS=50000 sales, beside the ledger check; the plots in the cache folder
+	cargo build --locked --release --package ldkjit-node --example generated-month
+	$(BIN)/python benches/month.py $(CARGO_TARGET_DIR)/release/examples/generated-month --orders $(ORDERS) --plots $(CACHE)/bench/month
+
+bench-imports: .venv/extension ## what import ldkjit takes beyond pydantic
+	$(BIN)/python benches/imports.py
 
 bench-budget: .venv-bench/extension ## where the time of a payment goes, beside LDK's floor: docs/performance.md
 	mkdir -p $(CACHE)/bench

@@ -92,6 +92,7 @@ fn limits() -> OrderLimits {
         claim_ms: 900_000,
         max_held_per_client: 100,
         max_held: 1_000,
+        max_held_of_strangers: 500,
         htlc_minimum: Msat(1_000),
         max_opens: 3,
         charge_on_reuse: false,
@@ -147,6 +148,7 @@ impl Month {
                 },
                 limits: &self.limits,
                 held_for_client: 1,
+                held_of_strangers: 1,
                 held: 1,
             };
             let (next, effects) = order.step(&input, &env);

@@ -5,32 +5,40 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import itertools
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from conformance.peer import Peer, Target
+from conformance.peer import Peer, PeerGoneError, Target
 from conformance.rpc import BUY, GET_INFO, buy_params, new_id, read_answer, request
+from programs import Program, program
 
 from ldkjit import (
     Accept,
+    ChannelRequest,
+    ChannelTerms,
     FeeTier,
     HookCounts,
     Lending,
     Limits,
     LspConfig,
     MenuRequest,
+    Msat,
     Node,
     OrderRequest,
+    PaymentError,
     PeerLimits,
     PolicyConfig,
     Refuse,
     sat,
 )
-from ldkjit.sandbox import Sandbox
+from ldkjit.sandbox import Sandbox, until
 
 SIZE = sat(50_000)
 MENU = [FeeTier(min_fee=sat(2_000), proportional_ppm=4_000)]
@@ -42,10 +50,19 @@ HANG_S = 3.0
 BLOCK_S = 0.02
 WAYS = ("raise", "hang", "block", "nonsense", "call", "refuse")
 CLIENTS = 16
+# Opens are so many times fewer than sales; one in so many meets each way.
+OPENS_SHARE = 20
+OPENS_RARELY = 25
+AT_ONCE = 16
+PAYER_SAT = 16_000_000
 # Blocks, and some more.
 MONTH = 4_400
 # Promised a hundred times over: no channel is opened.
 COINS = sat(100_000_000)
+# What a client is told.
+NO_ANSWER = "refused: no answer from the operator's rules"
+NOT_THIS = "not this one"
+NOTHING = "nothing on the menu"
 
 
 class HookError(Exception):
@@ -54,26 +71,46 @@ class HookError(Exception):
 
 @dataclass
 class Report:
-    """What came of it."""
+    """What came of it.
+
+    Attributes:
+        sold: Sales.
+        refused: Refusals, by what the client was told.
+        gone: How often a client was hung up on and asked again.
+        seconds: All of it.
+        slowest_s: The longest that a sale took.
+        orders: In the LSP's books at the end.
+        menu: What became of the questions to this hook.
+        sell: The same.
+        misbehaved: What hooks did, by way.
+        ends: How the LSP's program ended each time, by exit code.
+    """
 
     sold: int = 0
-    empty: int = 0
-    """Menus with nothing on them."""
     refused: dict[str, int] = field(default_factory=collections.Counter)
+    gone: int = 0
     seconds: float = 0.0
     slowest_s: float = 0.0
     orders: int = 0
-    """In the LSP's books."""
     menu: HookCounts = field(default_factory=HookCounts)
     sell: HookCounts = field(default_factory=HookCounts)
     misbehaved: dict[str, int] = field(default_factory=collections.Counter)
+    ends: dict[int | None, int] = field(default_factory=collections.Counter)
+
+    def count(self, why: str | None, took: float) -> None:
+        """One sale, or why it was none."""
+        self.slowest_s = max(self.slowest_s, took)
+        if why is None:
+            self.sold += 1
+        else:
+            self.refused[why] += 1
 
 
 class Hooks:
     """Hooks that sell, and misbehave in turn."""
 
-    def __init__(self, ways: tuple[str, ...]) -> None:
-        self._ways = ways
+    def __init__(self, ways: tuple[str, ...], every: int = RARELY) -> None:
+        self._ways, self._every = ways, every
         self._asked = 0
         self.misbehaved: collections.Counter[str] = collections.Counter()
         self.lsp: Node | None = None
@@ -82,7 +119,7 @@ class Hooks:
 
     def _way(self) -> str | None:
         self._asked += 1
-        place = self._asked % RARELY
+        place = self._asked % self._every
         way = self._ways[place] if place < len(self._ways) else None
         if way:
             self.misbehaved[way] += 1
@@ -94,7 +131,7 @@ class Hooks:
         if way == "block":
             time.sleep(BLOCK_S)
         if way == "refuse":
-            return Refuse(message="not this one")
+            return Refuse(message=NOT_THIS)
         return {"a": 1} if way == "nonsense" else good
 
     def function(self, good: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -128,8 +165,12 @@ def _sell(order: OrderRequest) -> Accept:
     return Accept()
 
 
-async def _buy(peer: Peer, report: Report) -> None:
-    """One sale: a menu, then a purchase; whatever happens there is an answer."""
+def _channel(opening: ChannelRequest) -> ChannelTerms:
+    return ChannelTerms()
+
+
+async def _buy(peer: Peer) -> tuple[str | None, float]:
+    """A menu, then a purchase: why it was not sold, and the time it took; there is an answer."""
     began = time.monotonic()
 
     async def ask(method: str, params: Any) -> Any:
@@ -139,20 +180,36 @@ async def _buy(peer: Peer, report: Report) -> None:
         assert answer.id == id_
         return answer
 
-    menu = await ask(GET_INFO, {})
-    offers = menu.result["opening_fee_params_menu"] if menu.result else None
-    if offers is None:
-        report.refused[menu.message] += 1
-    elif not offers:
-        report.empty += 1
-    else:
-        bought = await ask(BUY, buy_params(offers[0], int(SIZE)))
-        if bought.code is None:
-            report.sold += 1
-        else:
-            assert bought.code == 1, bought
-            report.refused[bought.message] += 1
-    report.slowest_s = max(report.slowest_s, time.monotonic() - began)
+    why: str | None = NOTHING
+    answer = await ask(GET_INFO, {})
+    if answer.result is None:
+        why = answer.message
+    elif offers := answer.result["opening_fee_params_menu"]:
+        answer = await ask(BUY, buy_params(offers[0], int(SIZE)))
+        assert answer.code in (None, 1), answer
+        why = answer.message if answer.code else None
+    return why, time.monotonic() - began
+
+
+async def _shop(box: Sandbox, name: str, policy: PolicyConfig, coins: Msat = COINS) -> Node:
+    """An LSP without limits that would be met here, and its payer."""
+    many = 1_000_000
+    limits = Limits(
+        max_orders=many,
+        max_orders_per_client=many,
+        max_exposure=sat(10**12),
+        max_exposure_per_client=sat(10**12),
+        max_unconfirmed=sat(10**12),
+        max_unconfirmed_per_client=sat(10**12),
+    )
+    lending = Lending(overcommit_ppm=100_000_000, strangers_ppm=1_000_000)
+    service = LspConfig(menu=MENU, limits=limits, lending=lending, policy=policy)
+    doors = PeerLimits(max_connects_per_second=1_000)
+    lsp = await box.lsp(name, funds=coins, lsp=service, peer_limits=doors)
+    # Its channel lets the LSP receive.
+    payer = await box.node(f"{name}-payer", funds=sat(20_000_000))
+    await box.open(payer, lsp, PAYER_SAT)
+    return lsp
 
 
 async def run(
@@ -172,20 +229,7 @@ async def run(
         sell_ms=DEADLINE_MS,
         breaker_after=1_000_000,
     )
-    many = 1_000_000
-    limits = Limits(
-        max_orders=many,
-        max_orders_per_client=many,
-        max_exposure=sat(10**12),
-        max_exposure_per_client=sat(10**12),
-    )
-    lending = Lending(overcommit_ppm=100_000_000, strangers_ppm=1_000_000)
-    service = LspConfig(menu=MENU, limits=limits, lending=lending, policy=policy)
-    lsp = await box.lsp(
-        name, funds=COINS, lsp=service, peer_limits=PeerLimits(max_connects_per_second=1_000)
-    )
-    # Its channel lets the LSP receive.
-    await box.node(f"{name}-payer", funds=sat(5_000_000), channels=[(lsp, 1_000_000)])
+    lsp = await _shop(box, name, policy)
     hooks.lsp = lsp
     report = Report(misbehaved=hooks.misbehaved)
     target = Target.parse((await lsp.status()).address)
@@ -194,7 +238,7 @@ async def run(
     async def client() -> None:
         async with await Peer.connect(target) as peer:
             for _ in left:
-                await _buy(peer, report)
+                report.count(*await _buy(peer))
 
     began = time.monotonic()
     await asyncio.gather(*(client() for _ in range(min(CLIENTS, sales))))
@@ -209,20 +253,275 @@ async def run(
 
 def check(report: Report, sales: int) -> None:
     """None lost, none hanging, every refusal explained and counted."""
-    refused = sum(report.refused.values())
-    assert report.sold + report.empty + refused == sales, report
+    assert report.sold + sum(report.refused.values()) == sales, report
     assert report.orders == report.sold == report.sell.answered, report
     for counts in (report.menu, report.sell):
-        outcomes = counts.model_dump()
-        asked, late = outcomes.pop("asked"), outcomes.pop("late")
-        assert sum(outcomes.values()) == asked, report
-        assert late <= counts.deadline, report
+        _check_counts(counts)
     failed = [c.deadline + c.raised + c.nonsense for c in (report.menu, report.sell)]
-    assert report.empty == failed[0], report
-    assert report.refused.get("not this one", 0) == report.menu.refused + report.sell.refused
-    no_answer = "refused: no answer from the operator's rules"
-    assert report.refused.get(no_answer, 0) == failed[1], report
-    assert set(report.refused) <= {"not this one", no_answer}, report
+    expected = {
+        NOTHING: failed[0],
+        NO_ANSWER: failed[1],
+        NOT_THIS: report.menu.refused + report.sell.refused,
+    }
+    assert report.refused == {why: count for why, count in expected.items() if count}, report
+
+
+def _check_counts(counts: HookCounts) -> None:
+    outcomes = counts.model_dump()
+    asked, late = outcomes.pop("asked"), outcomes.pop("late")
+    assert sum(outcomes.values()) == asked, counts
+    assert late <= counts.deadline, counts
+
+
+# Hooks that end their node or program now and then, or double it, beside what else they do; in a
+# program of their own, which says each time what it does.
+ENDING = """
+import random, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: a fork beside threads
+kind, seed = (await told()).split(",")
+say("asks")
+config = NodeConfig.model_validate_json(await told())
+draw = random.Random(seed)
+loop = asyncio.get_running_loop()
+over = asyncio.Event()
+
+async def end():
+    await here.stop()
+    over.set()
+
+def way():
+    # Two questions to a sale.
+    n = draw.randrange(2 * RARELY)
+    chosen = WAYS[n] if n < len(WAYS) else ""
+    if chosen:
+        say(chosen)
+    return chosen
+
+def common(chosen, good):
+    if chosen == "raise":
+        raise LookupError("now and then")
+    if chosen == "sys.exit":
+        sys.exit(3)
+    if chosen == "exit":
+        os._exit(7)
+    if chosen == "fork":
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+    if chosen == "block":
+        time.sleep(BLOCK_S)
+    if chosen == "refuse":
+        return Refuse(message="not this one")
+    return {"a": 1} if chosen == "nonsense" else good
+
+def function(ask, good):
+    chosen = way()
+    if chosen == "hang":
+        time.sleep(HANG_S)
+    if chosen in ("call", "stop"):
+        wanted = here.status() if chosen == "call" else end()
+        asyncio.run_coroutine_threadsafe(wanted, loop).result(10)
+    return common(chosen, good)
+
+async def coroutine(ask, good):
+    chosen = way()
+    if chosen == "hang":
+        await asyncio.sleep(HANG_S)
+    if chosen == "call":
+        await here.status()
+    if chosen == "stop":
+        await end()
+    return common(chosen, good)
+
+class Functions(Policy):
+    def menu(self, ask):
+        return function(ask, list(ask.menu))
+    def sell(self, ask):
+        return function(ask, Accept())
+
+class Coroutines(Policy):
+    async def menu(self, ask):
+        return await coroutine(ask, list(ask.menu))
+    async def sell(self, ask):
+        return await coroutine(ask, Accept())
+
+here = Node(config, policy=Functions() if kind == "def" else Coroutines())
+await here.start()
+async def can_receive():
+    return any([each.usable for each in await here.channels()])
+with contextlib.suppress(NodeStoppedError):  # a hook was quicker
+    await until(can_receive, "the payer's channel")
+say("up")
+await over.wait()
+"""
+
+
+ENDING_WAYS = (*WAYS, "sys.exit", "fork", "stop", "exit")
+ENDS = {"stop": 0, "exit": 7}
+
+
+async def run_ending(
+    box: Sandbox, name: str, sales: int, kind: str, folder: Path, rarely: int = RARELY
+) -> Report:
+    """Sell so often by an LSP whose hooks end it too; a client that is hung up on asks again.
+
+    Raises:
+        TimeoutError: A request was left without an answer, or the LSP does not start again.
+    """
+    lsp = await _shop(box, name, PolicyConfig(menu_ms=1_000, sell_ms=1_000))
+    target = Target.parse((await lsp.status()).address)
+    await lsp.stop()
+    report, up, lives = Report(), asyncio.Event(), itertools.count()
+    constants = f"RARELY, WAYS, HANG_S, BLOCK_S = {rarely}, {ENDING_WAYS}, 1.5, {BLOCK_S}\n"
+
+    async def live(running: Program) -> None:
+        running.tell(f"{kind},{next(lives)}")
+        await running.says("asks")
+        running.tell(lsp.config.model_dump_json())
+        process = running.process
+        assert process.stdout is not None
+        assert process.stderr is not None
+        complaints = asyncio.create_task(process.stderr.read())
+        async for line in process.stdout:
+            said = line.decode().strip()
+            if said == "up":
+                up.set()
+            else:
+                report.misbehaved[said] += 1
+        up.clear()
+        report.ends[await process.wait()] += 1
+        assert process.returncode in ENDS.values(), (await complaints).decode()
+
+    async def live_on() -> None:
+        while True:
+            async with program(box, folder, constants + ENDING) as running:
+                await live(running)
+
+    left = iter(range(sales))
+
+    async def answered(peer: Peer | None) -> Peer:
+        while True:
+            try:
+                if peer is None:
+                    await asyncio.wait_for(up.wait(), 60)
+                    peer = await Peer.connect(target)
+                report.count(*await _buy(peer))
+                return peer
+            except (PeerGoneError, EOFError, OSError):
+                if peer is not None:
+                    await peer.close()
+                peer = None
+                report.gone += 1
+
+    async def client() -> None:
+        peer: Peer | None = None
+        for _ in left:
+            peer = await answered(peer)
+        if peer is not None:
+            await peer.close()
+
+    began = time.monotonic()
+    living = asyncio.create_task(live_on())
+    clients = asyncio.gather(*(client() for _ in range(min(CLIENTS, sales))))
+    try:
+        await asyncio.wait([living, clients], return_when=asyncio.FIRST_COMPLETED)
+        if living.done():
+            await living  # says why
+        await clients
+    finally:
+        clients.cancel()
+        living.cancel()  # which kills the program
+        await asyncio.gather(living, clients, return_exceptions=True)
+    report.seconds = time.monotonic() - began
+    await lsp.start()
+    report.orders = len(await lsp.orders())
+    assert (await lsp.ledger_check()).ok
+    await lsp.stop()
+    return report
+
+
+def check_ending(report: Report, sales: int) -> None:
+    """Each sale has its answer, and what the LSP ended in the middle of is whole or is not."""
+    assert report.sold + sum(report.refused.values()) == sales, report
+    assert set(report.refused) <= {NOT_THIS, NO_ANSWER, NOTHING}, report
+    # A sale whose answer went down with the program is in the books, or it was not made.
+    assert report.sold <= report.orders <= report.sold + report.gone, report
+    # Two hooks may end the same program.
+    for way, code in ENDS.items():
+        assert report.ends[code] <= report.misbehaved[way], report
+
+
+# Through the hook for channels: what they pay for is opened.
+
+
+async def run_opens(box: Sandbox, name: str, opens: int, kind: str) -> Report:
+    """Have so many payments open a channel each, and stop the LSP; a hook that fails costs its own.
+
+    ``sold`` counts channels, ``refused`` payments that went back.
+    """
+    hooks = Hooks(WAYS, every=OPENS_RARELY)
+    make = hooks.function if kind == "def" else hooks.coroutine
+    policy = PolicyConfig(channel=make(_channel), channel_ms=DEADLINE_MS, breaker_after=1_000_000)
+    lsp = await _shop(box, name, policy, coins=sat(1_000_000))
+    hooks.lsp = lsp
+    await _coins(box, lsp, opens + opens // 4)
+    payer = box.nodes[f"{name}-payer"]
+    report = Report(misbehaved=hooks.misbehaved)
+    began = time.monotonic()
+    for first in range(0, opens, AT_ONCE):
+        # Clients of their own: LDK takes four unconfirmed channels of one peer.
+        count = min(AT_ONCE, opens - first)
+        wallets = [await box.wallet(lsp, f"{name}-{n}", store="memory") for n in range(count)]
+
+        async def one(wallet: Node) -> tuple[str | None, float]:
+            invoice = await wallet.receive(SIZE, jit="always")
+            began = time.monotonic()
+            try:
+                await payer.pay(invoice.bolt11, retry=0)
+            except PaymentError as error:
+                return str(error.details["failure"]), time.monotonic() - began
+            await invoice.settled(timeout=30)
+            return None, time.monotonic() - began
+
+        for outcome in await asyncio.gather(*map(one, wallets)):
+            report.count(*outcome)
+        await box.mine(1)
+        for n, wallet in enumerate(wallets):
+            await wallet.stop()
+            del box.nodes[f"{name}-{n}"]
+    report.seconds = time.monotonic() - began
+    hooks.over.set()
+    status = await lsp.status()
+    report.sell = status.policy["channel"]
+    report.orders = sum(order.state == "paid" for order in await lsp.orders())
+
+    async def free() -> bool:
+        return (await lsp.balances()).onchain.locked_sat == 0
+
+    await until(free, "coins locked for what was not opened")
+    assert (await lsp.ledger_check()).ok
+    await lsp.stop()
+    return report
+
+
+async def _coins(box: Sandbox, lsp: Node, count: int) -> None:
+    addresses = [await lsp.new_address() for _ in range(count)]
+    before = (await lsp.balances()).onchain.confirmed_sat
+    await box.chain.rpc.call("sendmany", "", dict.fromkeys(addresses, "0.00200000"))
+    await box.mine(6)
+
+    async def there() -> bool:
+        return (await lsp.balances()).onchain.confirmed_sat == before + count * 200_000
+
+    await until(there, "coins for channels", 60)
+
+
+def check_opens(report: Report, opens: int) -> None:
+    """As many channels as the hook agreed to, and each payment without one went back."""
+    assert report.sold + sum(report.refused.values()) == opens, report
+    counts = report.sell
+    _check_counts(counts)
+    assert (counts.asked, counts.answered) == (opens, report.sold), report
 
 
 @contextlib.contextmanager
@@ -245,21 +544,31 @@ def busy() -> Iterator[None]:
 
 async def _main(sales: int) -> None:
     def told(what: str, report: Report) -> None:
-        check(report, sales)
-        rate = sales / report.seconds
-        print(f"{what}: {report.sold:,} of {sales:,} sold, {rate:,.0f}/s, {report}", flush=True)
+        rate = report.sold / report.seconds
+        print(f"{what}: {report.sold:,} sold, {rate:,.0f}/s, {report}", flush=True)
 
+    opens = max(1, sales // OPENS_SHARE)
     async with Sandbox() as box:
         # LDK draws scids from a month of blocks: a young regtest has 2,500 of them in all.
         for _ in range(MONTH // 200):
             await box.chain.mine(200)
         for kind in ("def", "async def"):
             name = kind.replace(" ", "-")
-            told(kind, await run(box, name, sales, kind))
-            told(f"{kind}, healthy", await run(box, f"{name}-healthy", sales, kind, ways=()))
+            for what, ways in ((kind, WAYS), (f"{kind}, healthy", ())):
+                report = await run(box, f"{name}-{len(ways)}", sales, kind, ways=ways)
+                check(report, sales)
+                told(what, report)
             with busy():
                 report = await run(box, f"{name}-busy", sales, kind, ways=())
+            check(report, sales)
             told(f"{kind}, healthy beside a busy thread", report)
+            with tempfile.TemporaryDirectory() as folder:
+                report = await run_ending(box, f"{name}-ends", sales, kind, Path(folder))
+            check_ending(report, sales)
+            told(f"{kind}, which also ends the node and the program", report)
+            report = await run_opens(box, f"{name}-opens", opens, kind)
+            check_opens(report, opens)
+            told(f"{kind} of channels, {opens:,} payments", report)
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ fn sales() -> Vec<Case> {
         to_self_delay: 144,
         needed_until: NOW,
     };
-    let (rules_too, coins_too, books_too) = (rules.clone(), coins.clone(), books.clone());
+    let (rules_too, coins_too, books_too) = (rules.clone(), coins, books.clone());
     vec![
         Case::new("sale", "decide_get_info", move || {
             let ask = GetInfoRequest { token: None };
@@ -228,6 +228,7 @@ impl Life {
                 channels: self.channels.get(*channels).unwrap(),
                 limits: &limits,
                 held_for_client: 0,
+                held_of_strangers: 0,
                 held: 0,
             };
             let (next, more) = order.step(input, &env);

@@ -240,8 +240,7 @@ class HookRunner:
                         last.replaced, worker.replaced = True, False
                         self._stuck = [last if each is worker else each for each in self._stuck]
                         self._worker = worker
-                    # A child that a hook forked has no node.
-                    if worker.replaced or os.getpid() != self._pid:
+                    if worker.replaced:
                         return
             readable.poll()
             try:
@@ -275,8 +274,10 @@ class HookRunner:
         _log.debug("hook %s raised", name, exc_info=error)
 
     def _reply(self, id: int, text: str, body: str, began: float) -> None:
-        # In a forked child there is no node to answer.
-        if self._native is not None and os.getpid() == self._pid:
+        if os.getpid() != self._pid:
+            # A child that a hook forked and that came back: loop and node are its parent's.
+            os._exit(0)
+        if self._native is not None:
             self._native.answer(id, body)
             self._keep(text, body, began)
 

@@ -21,12 +21,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
 
 from .amounts import Msat, sat
 from .errors import ConfigError
@@ -88,6 +82,7 @@ class Config(BaseModel):
     """The root of what is written by hand: frozen, and checked when it is made."""
 
     model_config = ConfigDict(
+        defer_build=True,
         frozen=True,
         extra="forbid",
         loc_by_alias=False,
@@ -380,6 +375,8 @@ _MAINNET_LIMITS: dict[str, Any] = {
     "max_orders": 100,
     "max_exposure_per_client": sat(500_000),
     "max_exposure": sat(5_000_000),
+    "max_unconfirmed_per_client": sat(500_000),
+    "max_unconfirmed": sat(5_000_000),
     "max_unclaimed_per_client": 1,
     "max_channel_sat": 2_000_000,
 }
@@ -441,12 +438,14 @@ class PolicyConfig(Config):
         sell_ms: How long a sale is waited for, 1 to 60,000 ms; then it is refused.
         channel_ms: How long an open is waited for, 1 to 60,000 ms, less than ``Limits.open_ms``;
             then the payment is failed back.
-        max_waiting: Questions that may wait at once, of all hooks, 1 to 100,000.
+        max_waiting: Questions that may wait at once for each hook, 1 to 100,000.
         breaker_after: A hook that leaves so many questions in a row unanswered is left in peace, 1
             to 1,000,000.
         breaker_ms: For so long, 1 to 60,000 ms; then one question tries it.
         record: Given, questions and answers are kept in this file, for ``Policy.replay``. It names
-            clients and tokens.
+            clients and tokens. A hook that is missing is then asked all the same, and leaves the
+            decision to the configuration: every menu, sale and open waits for Python's thread, a
+            line is written for each, and where there is no answer in time it costs the safe one.
         record_max_bytes: How large it gets before it becomes ``….1``, 1,000 to 10,000,000,000
             bytes; the one of before is deleted.
     """
@@ -685,30 +684,13 @@ class NodeConfig(Config):
         Raises:
             ConfigError: The file cannot be read, or a setting is missing or out of range.
         """
+        from ._settings import Settings  # it takes as long to import as all else
+
         values: dict[str, Any] = {}
         if file is not None:
             try:
-                Path(file).open("rb").close()  # the reader below takes a missing file for empty
-                values = TomlConfigSettingsSource(_Settings, Path(file))()
+                values = Settings.of_file(Path(file))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{os.fspath(file)}: {error}") from error
-        loaded = _Settings(**values)
+        loaded = Settings(**values)
         return cls(**{name: getattr(loaded, name) for name in loaded.model_fields_set})
-
-
-class _Settings(NodeConfig, BaseSettings):
-    """The one class that looks at the environment, so that writing a NodeConfig never does."""
-
-    model_config = SettingsConfigDict(env_prefix="LDKJIT_", env_nested_delimiter="__")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment first, then the file's values, which come by ``__init__``."""
-        return env_settings, init_settings

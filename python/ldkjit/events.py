@@ -16,6 +16,7 @@ class EventBase(Model):
     model_config = ConfigDict(extra="allow")
 
     at: Time = Field(validation_alias="at_ms")
+    """When it happened."""
 
 
 class PaymentReceived(EventBase):
@@ -23,9 +24,11 @@ class PaymentReceived(EventBase):
 
     type: Literal["payment_received"] = "payment_received"
     payment_hash: str
+    """Hex, 64 digits."""
     amount: Msat = Field(validation_alias="amount_msat")
     """After the opening fee."""
     opening_fee: Msat | None = Field(default=None, validation_alias="opening_fee_msat")
+    """What the LSP kept of the payment for opening the channel; 0 if nothing."""
 
 
 class PaymentSent(EventBase):
@@ -33,9 +36,13 @@ class PaymentSent(EventBase):
 
     type: Literal["payment_sent"] = "payment_sent"
     payment_hash: str
+    """Hex, 64 digits."""
     amount: Msat | None = Field(default=None, validation_alias="amount_msat")
+    """What the receiver got: the routing fee is not included."""
     fee: Msat | None = Field(default=None, validation_alias="fee_msat")
+    """The routing fee."""
     preimage: str | None = None
+    """The proof, hex."""
 
 
 class PaymentFailed(EventBase):
@@ -43,7 +50,9 @@ class PaymentFailed(EventBase):
 
     type: Literal["payment_failed"] = "payment_failed"
     payment_hash: str
-    failure: str | None = None
+    """Hex, 64 digits."""
+    failure: str | None = Field(default=None, validation_alias="reason")
+    """Why, in words."""
 
 
 class PaymentForwarded(EventBase):
@@ -59,7 +68,9 @@ class ChannelPending(EventBase):
 
     type: Literal["channel_pending"] = "channel_pending"
     channel_id: str
+    """Hex, 64 digits."""
     peer: str | None = None
+    """The other side's node id."""
 
 
 class ChannelReady(EventBase):
@@ -67,7 +78,9 @@ class ChannelReady(EventBase):
 
     type: Literal["channel_ready"] = "channel_ready"
     channel_id: str
+    """Hex, 64 digits."""
     peer: str | None = None
+    """The other side's node id."""
 
 
 class ChannelClosed(EventBase):
@@ -75,8 +88,11 @@ class ChannelClosed(EventBase):
 
     type: Literal["channel_closed"] = "channel_closed"
     channel_id: str
+    """Hex, 64 digits."""
     peer: str | None = None
+    """The other side's node id."""
     reason: str | None = None
+    """Why, in words."""
 
 
 class JitRefused(EventBase):
@@ -84,7 +100,9 @@ class JitRefused(EventBase):
 
     type: Literal["jit_refused"] = "jit_refused"
     payment_hash: str | None = None
+    """Hex, 64 digits."""
     reason: str
+    """Why, e.g. ``skim_too_high`` or ``funding_unverified``."""
 
 
 class OrderSold(EventBase):
@@ -92,7 +110,9 @@ class OrderSold(EventBase):
 
     type: Literal["order_sold"] = "order_sold"
     scid: str | None = None
+    """The jit scid, ``BLOCKxTXxOUTPUT``."""
     client: str | None = None
+    """The buyer's node id."""
 
 
 class OrderChanged(EventBase):
@@ -100,7 +120,9 @@ class OrderChanged(EventBase):
 
     type: Literal["order_changed"] = "order_changed"
     scid: str | None = None
+    """The jit scid, ``BLOCKxTXxOUTPUT``."""
     state: str | dict[str, Any] | None = None
+    """Where it is now, as in ``Order.state``; ``failed:`` is followed by why."""
 
 
 class FundingConflict(EventBase):
@@ -108,6 +130,7 @@ class FundingConflict(EventBase):
 
     type: Literal["funding_conflict"] = "funding_conflict"
     channel_id: str | None = None
+    """Of the channel that may be void, hex."""
 
 
 class LspBrokePromise(EventBase):
@@ -115,7 +138,9 @@ class LspBrokePromise(EventBase):
 
     type: Literal["lsp_broke_promise"] = "lsp_broke_promise"
     lsp: str
+    """The LSP's node id."""
     channel_id: str
+    """Hex, 64 digits."""
     age_blocks: int
     """Confirmations the channel had."""
     min_lifetime_blocks: int
@@ -127,17 +152,24 @@ class Alarm(EventBase):
 
     type: Literal["alarm"] = "alarm"
     alarm: Literal["clock", "chain", "fees", "coins"] | str
+    """Its name, as in ``Status.alarms``."""
     on: bool
     """False when it is over."""
     message: str
+    """What is the matter, in words."""
 
 
 class FundingUnconfirmed(EventBase):
-    """The funding transaction of a channel is in no block, about a day after it was published."""
+    """The funding transaction of a channel is in no block, about a day after it was published.
+
+    A wallet that was paid over a channel is told after three blocks if no mempool has it either.
+    """
 
     type: Literal["funding_unconfirmed"] = "funding_unconfirmed"
     channel_id: str | None = None
+    """Hex, 64 digits."""
     peer: str | None = None
+    """The other side's node id."""
     funding: str | None = None
     """``txid:index``."""
     blocks: int | None = None
@@ -151,7 +183,9 @@ class OnchainReceived(EventBase):
     outpoint: str | None = None
     """``txid:index``."""
     amount_sat: int | None = None
+    """Satoshi."""
     height: int | None = None
+    """Of the block."""
 
 
 class WebhookCalled(EventBase):
@@ -159,6 +193,7 @@ class WebhookCalled(EventBase):
 
     type: Literal["webhook_called"] = "webhook_called"
     client: str
+    """The client's node id."""
     app_name: str
     """The client's name for it, a stranger's words: escape it before showing it."""
     method: str
@@ -173,6 +208,7 @@ class UnknownEvent(EventBase):
     """An event of a later native module."""
 
     type: str
+    """What the node calls it."""
 
 
 _KNOWN = (

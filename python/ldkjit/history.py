@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, overload
 
-from .errors import ConfigError, from_native
+from . import _store
+from .errors import ConfigError, StoreError, from_native
 from .models import Report
+from .storage import Store
 
-if TYPE_CHECKING:
-    from ._ldkjit import History as _Native
-
+_PAGE = 1_000  # rows read at a time
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MS = timedelta(milliseconds=1)
 _NODE_ID_DIGITS = 66
@@ -37,8 +38,11 @@ class LedgerEntry(NamedTuple):
     """A row of the ledger: ``docs/ledger.md`` says what each kind means."""
 
     seq: int
+    """Its number; each row has a higher one than those before."""
     at: datetime
+    """When it was written."""
     kind: str
+    """What it records, e.g. ``chain_cost``."""
     entry: str
     """The whole of it, JSON."""
 
@@ -49,6 +53,7 @@ class SoldOrder(NamedTuple):
     seq: int
     """Of the ledger's row that says so."""
     at: datetime
+    """When it was sold."""
     scid: str
     """The jit scid, ``BLOCKxTXxOUTPUT``."""
     client: str
@@ -62,12 +67,15 @@ class SoldOrder(NamedTuple):
     min_fee_msat: int | None
     """Of its tier, as are the next two; None for one sold before tiers were written down."""
     proportional_ppm: int | None
+    """The opening fee as a share of the payment, parts per million."""
     min_lifetime: int | None
     """Blocks."""
     state: OrderState
+    """How far it is."""
     earned_msat: int
     """So much of the fee."""
     paid_at: datetime | None
+    """When the whole fee was earned."""
     ended_at: datetime | None
     """When it ended unpaid."""
     reason: str | None
@@ -78,9 +86,11 @@ class PastChannel(NamedTuple):
     """A channel there is or was."""
 
     seq: int
+    """Of the ledger's row that says that it was funded."""
     at: datetime
     """When it was funded."""
     channel: str
+    """Its id, hex."""
     peer: str
     """The other side's node id."""
     scid: str | None
@@ -88,106 +98,165 @@ class PastChannel(NamedTuple):
     by_us: bool
     """Whether this node funded it."""
     value_sat: int
+    """Of its funding output, satoshi."""
     funding: str
     """``txid:vout``."""
     ended_at: datetime | None
+    """When it was closed; None while it is open."""
     reason: str | None
     """Why it was closed."""
     closing_txid: str | None
+    """The transaction that spends its funding output, hex, once there is one."""
 
 
 class PastPayment(NamedTuple):
     """A payment of this node's own that is over."""
 
     seq: int
+    """Its number among all that the node wrote down."""
     at: datetime
     """When it was over."""
     created_at: datetime
+    """When it began."""
     payment_hash: str
+    """Hex, 64 digits."""
     direction: Literal["in", "out"]
+    """``in``: received; ``out``: sent."""
     kind: Literal["bolt11", "keysend"]
+    """``bolt11``: by an invoice; ``keysend``: without one."""
     status: Literal["succeeded", "failed"]
+    """How it ended."""
     amount_msat: int
+    """Received: after the opening fee. Sent: without the routing fee."""
     fee_msat: int | None
     """The routing fee paid."""
     opening_fee_msat: int
     """What an LSP kept of it."""
     failure: str | None
+    """Why it failed; None if it did not."""
     description: str | None
+    """Of the invoice."""
 
 
 class Fee(NamedTuple):
     """Something earned."""
 
     seq: int
+    """Of the ledger's row that says so."""
     at: datetime
+    """When it was earned."""
     kind: FeeKind
+    """What for."""
     amount_msat: int
+    """What was earned."""
     client: str | None
     """Who paid it for a channel; None for routing."""
     scid: str | None
     """The order, likewise."""
     channel: str | None
+    """The id of the channel that was sold, or that the payment left by, hex."""
     payment_hash: str | None
+    """Of the payment that paid for a channel, hex; None for routing."""
 
 
 class Cost(NamedTuple):
     """Something paid. A transaction's fee comes again, below zero, if the transaction is undone."""
 
     seq: int
+    """Of the ledger's row that says so."""
     at: datetime
+    """When it was written down."""
     kind: CostKind
+    """What for."""
     amount_msat: int
+    """What was paid; below zero for what was undone."""
     client: str | None
     """For whom a channel was funded."""
     scid: str | None
     """The order it was funded for."""
     channel: str | None
+    """The id of the channel that it concerns, hex."""
     txid: str | None
+    """The transaction, hex; None for what payments cost."""
 
 
 Row = TypeVar("Row")
 
 
-class Rows(Generic[Row]):
-    """Rows in the order of their numbers, for ``for`` or ``async for``.
+class Rows(Sequence[Row]):
+    """Rows in the order of their numbers: for ``for`` or ``async for``, or as a sequence.
 
     Each loop reads anew, as of its begin, while the node goes on. Rows are read ahead by a thread,
-    a thousand at a time; until a loop is over the store keeps what was written meanwhile in its
-    log, so do not leave one half-way for long.
+    a thousand at a time; until a loop is over the node's SQLite keeps what was written meanwhile in
+    its log, so do not leave one half-way for long.
+
+    ``len``, an index, and with them ``list`` and what makes tables, read all rows once and keep
+    them, for the loops after that too: ask the history again for later ones.
     """
 
-    def __init__(self, begin: Callable[[], _Native], make: Callable[[list[Any]], Row]) -> None:
-        self._begin = begin
+    def __init__(
+        self, pages: Callable[[], Iterator[list[list[Any]]]], make: Callable[[list[Any]], Row]
+    ) -> None:
+        self._pages = pages
         self._make = make
+        self._kept: list[Row] | None = None
 
     def __iter__(self) -> Iterator[Row]:
-        native = self._begin()
-        while page := _page(native):
+        if self._kept is not None:
+            yield from self._kept
+            return
+        for page in self._pages():
             yield from map(self._make, page)
 
     async def __aiter__(self) -> AsyncGenerator[Row, None]:
-        native = self._begin()
-        while page := await asyncio.to_thread(_page, native):
+        if self._kept is not None:
+            for row in self._kept:
+                yield row
+            return
+        pages = self._pages()
+        while page := await asyncio.to_thread(next, pages, None):
             for row in page:
                 yield self._make(row)
 
+    def __len__(self) -> int:
+        return len(self._all())
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        return self._all()[index]
+
+    def _all(self) -> list[Row]:
+        if self._kept is None:
+            self._kept = [*iter(self)]  # a list of the rows themselves would ask for their number
+        return self._kept
+
 
 class History:
-    """The history in a node's folder, while the node runs, in this process or another, or not.
+    """The history of a node, while the node runs or not; in a folder, in another process too.
 
-    Rows are tuples with the columns of the SQL views in ``docs/ledger.md``, so that
-    ``pandas.DataFrame(history.fees())`` and ``polars.DataFrame(list(history.fees()))`` are tables.
+    Rows are tuples with the columns of the SQL views in ``docs/history.md``, so that
+    ``pandas.DataFrame(history.fees())`` and ``polars.DataFrame(history.fees())`` are tables.
     Times are UTC. Every filter is optional; ``since`` is the first instant wanted and ``until`` the
     first that is not. Every method raises a ``ConfigError`` for what cannot be asked; what cannot
     be read is a ``StoreError`` in the loop.
 
+    Of a store that is no folder each loop first copies all rows that it may need into a temporary
+    file. The store is called on its own thread, between two calls of its node; without a node in
+    this process it is loaded for that and closed: a node of another process would have to give way,
+    so ask that one.
+
     Args:
-        data_dir: The node's data directory.
+        source: The node's data directory, or the store it is started with if that is another.
+
+    Attributes:
+        source: As given, a folder as a ``Path``.
     """
 
-    def __init__(self, data_dir: str | os.PathLike[str]) -> None:
-        self.data_dir = Path(data_dir)
+    def __init__(self, source: str | os.PathLike[str] | Store) -> None:
+        self.source = Path(source) if isinstance(source, str | os.PathLike) else source
 
     def ledger(
         self,
@@ -317,12 +386,15 @@ class History:
             until: Before this instant; not after the present.
 
         Raises:
+            ConfigError: This is no folder: only ``Node.report`` adds up another store.
             StoreError: The store cannot be read.
         """
         ask = question(by, client=client, since=since, until=until)
+        if not isinstance(self.source, Path):
+            raise ConfigError("report: of this store its running node tells, by Node.report")
         from . import _ldkjit
 
-        told, text = _ldkjit.report(str(self.data_dir), json.dumps(ask))
+        told, text = _ldkjit.report(str(self.source), json.dumps(ask))
         if not told:
             raise from_native(text)
         return Report.model_validate_json(text)
@@ -336,15 +408,14 @@ class History:
         since: datetime | None,
         until: datetime | None,
     ) -> Rows[Row]:
-        ask = json.dumps({"view": view, "kind": kind, **_filters(client, since, until)})
+        ask = {"view": view, "kind": kind, **_filters(client, since, until)}
         columns = list(row.__annotations__)
         times = [at for at, name in enumerate(columns) if name == "at" or name.endswith("_at")]
         flags = [at for at, name in enumerate(columns) if name == "by_us"]
+        source = self.source
 
-        def begin() -> _Native:
-            from ._ldkjit import History as Native
-
-            return Native(str(self.data_dir), ask)
+        def pages() -> Iterator[list[list[Any]]]:
+            return _of_folder(source, ask) if isinstance(source, Path) else _of_store(source, ask)
 
         def make(values: list[Any]) -> Row:
             for at in times:
@@ -354,7 +425,7 @@ class History:
                 values[at] = bool(values[at])
             return row(*values)
 
-        return Rows(begin, make)
+        return Rows(pages, make)
 
 
 def question(
@@ -370,7 +441,7 @@ def question(
 
 
 def views() -> str:
-    """The SQL that makes the views of ``docs/ledger.md`` in any connection to ``node.sqlite``.
+    """The SQL that makes the views of ``docs/history.md`` in any connection to ``node.sqlite``.
 
     In the process of a running node use ``History``, which shares the node's SQLite: a second
     copy of the library would let go of the first one's locks when it closes the file.
@@ -380,11 +451,63 @@ def views() -> str:
     return _ldkjit.views()
 
 
-def _page(native: _Native) -> list[list[Any]]:
-    told, text = native.page()
-    if not told:
-        raise from_native(text)
-    return json.loads(text)
+def _of_folder(folder: Path, ask: dict[str, Any]) -> Iterator[list[list[Any]]]:
+    from ._ldkjit import History as Native
+
+    native = Native(str(folder), json.dumps(ask))
+    while True:
+        told, text = native.page()
+        if not told:
+            raise from_native(text)
+        page = json.loads(text)
+        if not page:
+            return
+        yield page
+
+
+# Where the native module looks for a client and for a kind, too: rust/node/src/history.rs.
+_CLIENT = {"ledger": "json_extract(entry, '$.client')", "channels": "peer", "payments": "NULL"}
+_KIND = {
+    "orders": "state",
+    "channels": "CASE WHEN ended_at_ms IS NULL THEN 'open' ELSE 'closed' END",
+    "payments": "direction",
+}
+
+
+def _of_store(store: Store, ask: dict[str, Any]) -> Iterator[list[list[Any]]]:
+    import sqlite3  # not every Python has it
+
+    view = ask["view"]
+    query = (
+        f"SELECT * FROM {view} WHERE (:since_ms IS NULL OR at_ms >= :since_ms)"  # noqa: S608 (our words)
+        " AND (:until_ms IS NULL OR at_ms < :until_ms)"
+        f" AND (:client IS NULL OR {_CLIENT.get(view, 'client')} = :client)"
+        f" AND (:kind IS NULL OR {_KIND.get(view, 'kind')} = :kind) ORDER BY seq"
+    )
+    # A file of SQLite's own, which grows where memory would; one thread after another reads it.
+    with contextlib.closing(sqlite3.connect("", check_same_thread=False)) as db:
+        db.execute("CREATE TABLE history(kind TEXT, seq INTEGER, value BLOB)")
+        for rows in _stored(store, "payment" if view == "payments" else "ledger"):
+            db.executemany("INSERT INTO history VALUES (?, ?, ?)", rows)
+        db.commit()
+        db.executescript(views())
+        try:
+            cursor = db.execute(query, ask)
+            while page := cursor.fetchmany(_PAGE):
+                yield [list(row) for row in page]
+        except sqlite3.Error as error:
+            raise StoreError(f"{type(store).__name__}: {error}") from error
+
+
+def _stored(store: Store, kind: str) -> Iterator[list[tuple[str, int, bytes]]]:
+    after = 0
+    with _store.guest(store) as read:
+        while page := read(kind, after, _PAGE):
+            places = range(after + 1, after + 1 + len(page))
+            if [(each.kind, each.seq) for each in page] != [(kind, place) for place in places]:
+                raise StoreError(f"{type(store).__name__}: rows after {after} of {kind} are others")
+            yield [(each.kind, each.seq, each.value) for each in page]
+            after = places[-1]
 
 
 def _filters(

@@ -11,7 +11,9 @@ class Sample(Model):
     """A value of a metric. Of a histogram it is the number of observations."""
 
     labels: dict[str, str]
+    """What tells it from the metric's other samples."""
     value: float
+    """In the unit that the metric's name ends with, if it names one."""
     sum: float | None = None
     """Of a histogram: all observations together."""
     buckets: tuple[tuple[float, int], ...] | None = None
@@ -22,9 +24,13 @@ class Metric(Model):
     """Something counted since the start (``counter``), or as it is now (``gauge``)."""
 
     name: str
+    """As Prometheus has it, e.g. with ``_total`` or a unit at its end."""
     kind: Literal["counter", "gauge", "histogram"]
+    """``histogram``: a counter of observations, by their size."""
     help: str
+    """What it counts, a sentence."""
     samples: tuple[Sample, ...]
+    """Its values, by label."""
 
 
 def exposition(metrics: list[Metric]) -> str:

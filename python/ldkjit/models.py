@@ -27,7 +27,7 @@ class Model(BaseModel):
     """The root of all answers. Fields a later native module adds are ignored."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True
+        defer_build=True, frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True
     )
 
 
@@ -35,14 +35,17 @@ class HookCounts(Model):
     """What became of the questions to one hook since the start."""
 
     asked: int = 0
+    """Questions there were, those of ``queue_full`` and ``broken`` included."""
     answered: int = 0
     """With a yes."""
     refused: int = 0
+    """Answered with a ``Refuse``."""
     deadline: int = 0
     """No answer in time."""
     late: int = 0
     """Of those, answered after all."""
     raised: int = 0
+    """It raised an error."""
     nonsense: int = 0
     """An answer that cannot be used."""
     queue_full: int = 0
@@ -57,14 +60,19 @@ class Status(Model):
     """How a node stands."""
 
     node_id: str
+    """66 hex digits."""
     network: str
+    """``bitcoin``, ``testnet``, ``testnet4``, ``signet`` or ``regtest``."""
     height: int
     """Of the best block known."""
     block_hash: str
+    """Of the best block known, hex."""
     listening: tuple[str, ...] = ()
     """``host:port`` of each listener, with the port really taken."""
     alias: str = ""
+    """The name that it announces."""
     started_at: Time = Field(validation_alias="started_at_ms")
+    """When this run of the node began."""
     alarms: dict[str, str] = Field(default_factory=dict)
     """What needs looking at now, by the name of the alarm."""
     turned_away: dict[str, int] = Field(default_factory=dict)
@@ -105,6 +113,7 @@ class Webhooks(Model):
     """This client's webhooks at an LSP (LSPS5)."""
 
     app_names: tuple[str, ...]
+    """The names that this client gave them."""
     max_webhooks: int
     """How many it may have."""
 
@@ -124,12 +133,15 @@ class OnchainBalance(Model):
     """Coins, in satoshi."""
 
     confirmed_sat: int
+    """In blocks, and mature."""
     unconfirmed_sat: int
+    """Change of this wallet's own transactions, not yet in a block."""
     locked_sat: int
     """Promised to channels that are being opened, and to fee bumps on their way."""
     anchor_reserve_sat: int
     """Kept to pay for force-closes."""
     spendable_sat: int
+    """What can be sent or put into channels now."""
 
 
 class LightningBalance(Model):
@@ -150,7 +162,9 @@ class Balances(Model):
     """Everything a node owns."""
 
     onchain: OnchainBalance
+    """Coins of the wallet."""
     lightning: LightningBalance
+    """What is in channels."""
     pending_sweep_sat: int
     """On its way from closed channels to the wallet."""
 
@@ -159,47 +173,69 @@ class FeeRates(Model):
     """Fee rates in satoshi per 1000 weight."""
 
     background: int
+    """To be in a block within a week."""
     normal: int
+    """Within a few hours."""
     high: int
+    """Within the next blocks."""
     minimum: int
+    """What the mempool takes at all."""
 
 
 class Peer(Model):
     """A node this one is, or stays, connected with."""
 
     node_id: str
+    """66 hex digits."""
     address: str | None = None
+    """Where it is, ``host:port``; None if that is not known."""
     inbound: bool
+    """It called this node."""
     connected: bool
+    """There is a connection now."""
 
 
 class Channel(Model):
     """A channel of this node."""
 
     channel_id: str
+    """Hex, 64 digits."""
     user_channel_id: str
+    """This node's own number of it, 32 hex digits."""
     peer: str
+    """The other side's node id."""
     funding: str | None = None
     """``txid:vout``, once there is a funding transaction."""
     capacity_sat: int
+    """The value of its funding output: both sides together, satoshi."""
     outbound: Msat = Field(validation_alias="outbound_msat")
+    """What this node could send over it in all, the reserve not included."""
     inbound: Msat = Field(validation_alias="inbound_msat")
+    """What this node could receive over it in all, the other side's reserve not included."""
     outbound_limit: Msat = Field(validation_alias="outbound_limit_msat")
     """The largest single payment it takes now."""
     usable: bool
     """Ready, and its peer is connected."""
     ready: bool
+    """Both sides have its confirmations, or need none."""
     announced: bool
+    """It is public."""
     confirmations: int = 0
+    """Of its funding transaction, blocks."""
     confirmations_required: int | None = None
+    """Confirmations that it needs before it is ready; 0 if bought from an LSP."""
     short_channel_id: str | int | None = None
+    """``BLOCKxTXxOUTPUT``, once it is confirmed."""
     inbound_scid_alias: str | int | None = None
+    """What invoices of this node name instead, ``BLOCKxTXxOUTPUT``."""
     unpaid_order: str | None = None
     """The jit scid of the order whose opening fee this channel still owes."""
     is_outbound: bool
+    """This node opened it."""
     pending_htlcs: int = 0
     """HTLCs in flight, both ways."""
     forwarding_fee_base: Msat = Field(default=Msat(0), validation_alias="forwarding_fee_base_msat")
+    """What this node takes for each payment that it forwards to the peer."""
 
     @property
     def funding_txid(self) -> str | None:
@@ -213,9 +249,13 @@ class Payment(Model):
     id: str
     """The payment hash, hex."""
     payment_hash: str
+    """The same as ``id``."""
     direction: Literal["in", "out"]
+    """``in``: received; ``out``: sent."""
     kind: Literal["bolt11", "keysend"]
+    """``bolt11``: by an invoice; ``keysend``: without one."""
     status: Literal["pending", "succeeded", "failed"]
+    """``succeeded`` and ``failed`` are final."""
     amount: Msat | None = Field(default=None, validation_alias="amount_msat")
     """Received: after the opening fee. Sent: without the routing fee."""
     fee: Msat | None = Field(default=None, validation_alias="fee_msat")
@@ -223,21 +263,30 @@ class Payment(Model):
     opening_fee: Msat | None = Field(default=None, validation_alias="opening_fee_msat")
     """What the LSP kept for opening the channel; only payments received have one."""
     preimage: str | None = None
+    """The proof that it was paid, hex; None while it is not known."""
     failure: str | None = None
+    """Why it failed; None if it did not."""
     created_at: Time = Field(validation_alias="created_at_ms")
+    """When it began."""
     finished_at: Time | None = Field(default=None, validation_alias="finished_at_ms")
+    """When it succeeded or failed; None while it is pending."""
     description: str | None = None
+    """Of the invoice."""
 
 
 class InvoiceData(Model):
     """What an invoice of this node says. ``Node.receive`` gives it as an ``Invoice``."""
 
     bolt11: str
+    """What the payer is given."""
     payment_hash: str
+    """Hex, 64 digits."""
     amount: Msat | None = Field(default=None, validation_alias="amount_msat")
     """None: the payer chooses."""
     description: str = ""
+    """What the payer is shown."""
     expires_at: Time = Field(validation_alias="expires_at_ms")
+    """Until when it can be paid."""
     path: Literal["channel", "jit"]
     """By an open channel, or by one that is opened while the payment waits."""
     opening_fee: Msat | None = Field(default=None, validation_alias="opening_fee_msat")
@@ -245,7 +294,9 @@ class InvoiceData(Model):
     lsp: str | None = None
     """The LSP's node id, for a jit path."""
     jit_scid: str | int | None = None
+    """The order of a jit path, ``BLOCKxTXxOUTPUT``; None if a channel is there."""
     trust: TrustModel | None = None
+    """Who trusts whom until the funding transaction is confirmed, for a jit path."""
 
 
 class DecodedInvoice(Model):
@@ -254,8 +305,11 @@ class DecodedInvoice(Model):
     model_config = ConfigDict(extra="allow")
 
     payment_hash: str
+    """Hex, 64 digits."""
     amount: Msat | None = Field(default=None, validation_alias="amount_msat")
+    """None: the payer chooses."""
     description: str | None = None
+    """None if it has none, or only the hash of one."""
 
 
 class Order(Model):
@@ -279,8 +333,11 @@ class Order(Model):
     size: Msat | None = None
     """The payment size agreed; None for a variable amount."""
     trust: TrustModel | None = None
+    """Who trusts whom until the funding transaction is confirmed."""
     fee: Msat | None = None
+    """The opening fee; None as long as it depends on an amount that is not known."""
     earned: Msat = Msat(0)
+    """So much of the fee was earned."""
 
     @model_validator(mode="before")
     @classmethod
@@ -306,8 +363,11 @@ class LedgerRow(Model):
     """One row of the ledger: a fee earned, a cost paid, a promise made. Rows are only added."""
 
     seq: int
+    """Its number; each row has a higher one than those before."""
     at: Time = Field(validation_alias="at_ms")
+    """When it was written."""
     entry: dict[str, Any]
+    """What it says, with its ``kind``: see ``docs/ledger.md``."""
 
     @property
     def kind(self) -> str:
@@ -321,12 +381,14 @@ class BadRow(Model):
     seq: int | None
     """Its number; ``None`` if it is a row that is missing."""
     why: str
+    """What does not fit, in words."""
 
 
 class ChannelAccount(Model):
     """An open channel in a ledger check; the rows are right if they are within the bounds."""
 
     channel: str
+    """Its id, hex."""
     rows: Msat = Field(validation_alias="rows_msat")
     """Our side by the ledger."""
     low: Msat = Field(validation_alias="low_msat")
@@ -339,9 +401,11 @@ class LedgerCheck(Model):
     """Whether a ledger adds up, and to what. Fees and costs are sums over its whole history."""
 
     ok: bool
+    """The rows fit each other, the wallet and the channels."""
     rows: int
     """How many rows there are."""
     bad: BadRow | None
+    """The first row that does not fit."""
     chain_sat: int
     """What the wallet holds by the ledger, satoshi."""
     wallet_sat: int
@@ -357,6 +421,7 @@ class LedgerCheck(Model):
     bounded: int
     """Open channels compared within a bound, because of HTLCs in flight."""
     channels: tuple[ChannelAccount, ...]
+    """Each open channel."""
     opening_fees: Msat = Field(validation_alias="opening_fees_msat")
     """Earned by selling channels."""
     routing_fees: Msat = Field(validation_alias="routing_fees_msat")
@@ -375,10 +440,13 @@ class SoldTier(Model):
     """What is the same in all offers of a tier."""
 
     min_fee: Msat
+    """The least opening fee."""
     proportional_ppm: int
     """The opening fee as a share of the payment, millionths."""
     min_payment: Msat
+    """The smallest payment."""
     max_payment: Msat
+    """The largest payment."""
     min_lifetime: int
     """How long the channel stays open at least, blocks."""
 
@@ -393,7 +461,9 @@ class ReportLine(Model):
     day: date | None
     """Of UTC."""
     client: str | None
+    """The buyer's node id."""
     tier: SoldTier | None
+    """The tier it was sold at."""
     sold: int
     """Channels sold."""
     paid: int
@@ -430,17 +500,24 @@ class Report(Model):
     bad: BadRow | None
     """The first row that does not fit."""
     by: Literal["day", "client", "tier"] | None
+    """What the lines are; None if there is only the total."""
     since: Time = Field(validation_alias="since_ms")
+    """The first instant that counts."""
     until: Time = Field(validation_alias="until_ms")
+    """The first instant that counts no more."""
     client: str | None
+    """The node id of the only client that counts; None for all."""
     lines: tuple[ReportLine, ...]
+    """One for each day, client or tier."""
     total: ReportLine
+    """All together."""
 
 
 class LostChannel(Model):
     """A channel of a node that recovers."""
 
     channel_id: str
+    """Hex, 64 digits."""
     peer: str | None
     """The other side's node id."""
     connected: bool
@@ -474,6 +551,7 @@ class Recovery(Model):
     since: Time = Field(validation_alias="since_ms")
     """How old what it knows is."""
     channels: tuple[LostChannel, ...]
+    """Every channel that is known."""
     coming_sat: int
     """Found on the chain, and not in a block as the wallet's yet, satoshi."""
     settled: bool
@@ -485,11 +563,15 @@ class Backup(Model):
     """What a backup holds."""
 
     node_id: str
+    """Of the node that it was taken of."""
     network: str
+    """The Bitcoin network of that node."""
     taken_at: Time = Field(validation_alias="taken_at_ms")
+    """When it was taken."""
     commit: int
     """The number of the last commit in it."""
     channels: int
+    """How many channels it holds."""
     bytes: int
     """The file's size."""
 
@@ -498,5 +580,6 @@ class Stage(Model):
     """A point in a payment's way through this node."""
 
     stage: str
+    """What happened, e.g. ``intercepted``, ``funding_broadcast`` or ``claimed``."""
     at_us: int
     """Microseconds; only differences have a meaning."""

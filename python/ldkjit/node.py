@@ -40,7 +40,7 @@ from .models import (
     WebhookRegistration,
     Webhooks,
 )
-from .replay import Recorder
+from .replay import Recorder, stand_ins
 
 _PAGE = 100
 _MAX_SAT = MAX_MSAT // MSAT_PER_SAT
@@ -189,9 +189,9 @@ class Node:
             if self._bridge is not None:
                 return await self.status()
             config = self.config.model_dump(mode="json")
-            hooks = None
-            if self._hooks:
-                hooks = HookRunner(self._hooks, asyncio.get_running_loop(), self._record())
+            hooks, (asked, record) = None, self._recorded()
+            if asked:
+                hooks = HookRunner(asked, asyncio.get_running_loop(), record)
                 config["lsp"]["policy"]["hooks"] = hooks.places()
             bridge = Bridge(self._make_native, hooks)
             try:
@@ -204,11 +204,15 @@ class Node:
             self._bridge = bridge
             return Status.model_validate(told)
 
-    def _record(self) -> Callable[[str, str | None, int], None] | None:
-        policy = self.config.lsp.policy if self.config.lsp else None
-        if policy is None or policy.record is None:
-            return None
-        return Recorder(policy.record, policy.record_max_bytes).add
+    def _recorded(
+        self,
+    ) -> tuple[dict[str, Callable[[Any], Any]], Callable[[str, str | None, int], None] | None]:
+        """The hooks to ask, and what keeps their answers: a record has every question."""
+        lsp = self.config.lsp
+        if lsp is None or lsp.policy.record is None:
+            return self._hooks, None
+        recorder = Recorder(lsp.policy.record, lsp.policy.record_max_bytes)
+        return {**stand_ins(lsp.token_menus), **self._hooks}, recorder.add
 
     async def stop(self) -> None:
         """Disconnect, make everything durable, close the store. Does nothing when stopped."""
@@ -659,11 +663,12 @@ class Node:
         """Orders, channels, payments, fees and costs as rows, also while the node runs.
 
         Raises:
-            ConfigError: This store is in memory.
+            ConfigError: This store is ``"memory"``; a ``MemoryStore`` can be read.
         """
-        if self.config.store != "sqlite":
-            raise ConfigError("store: only one in a file has a history to read")
-        return History(self.config.data_dir)
+        store = self.config.store
+        if store == "memory":
+            raise ConfigError('store: "memory" has no history to read, a MemoryStore() has one')
+        return History(self.config.data_dir if isinstance(store, str) else store)
 
     async def report(
         self,

@@ -42,6 +42,7 @@ class ServiceState(Model):
     """This LSP and the chain at the moment of a question."""
 
     at: Time = Field(validation_alias="at_ms")
+    """When it was asked."""
     height: int
     """Of the best block."""
     fee_rate_sat_per_kw: int
@@ -64,15 +65,18 @@ class MenuRequest(Model):
     """Which tiers are offered to this client?"""
 
     client: Client
+    """Who asks."""
     menu: tuple[FeeTier, ...]
     """What the configuration would offer; empty if it does not know the token."""
     state: ServiceState
+    """This LSP and the chain at the moment."""
 
 
 class OrderRequest(Model):
     """Is this offer sold? The configuration has no objection."""
 
     client: Client
+    """Who asks."""
     size: Msat | None = Field(validation_alias="size_msat")
     """The payment agreed; None for a variable amount."""
     fee: Msat | None = Field(validation_alias="fee_msat")
@@ -82,7 +86,9 @@ class OrderRequest(Model):
     proportional_ppm: int
     """The opening fee as a share of the payment, parts per million."""
     min_payment: Msat = Field(validation_alias="min_payment_msat")
+    """The smallest payment of the offer."""
     max_payment: Msat = Field(validation_alias="max_payment_msat")
+    """The largest payment of the offer."""
     min_lifetime_blocks: int
     """How long the channel stays open at least, blocks after confirmation."""
     valid_until: Time = Field(validation_alias="valid_until_ms")
@@ -92,12 +98,14 @@ class OrderRequest(Model):
     reserved_sat: int
     """Coins that the sale would promise, sat."""
     state: ServiceState
+    """This LSP and the chain at the moment."""
 
 
 class ChannelRequest(Model):
     """Is the channel opened, now that the payment is here?"""
 
     client: Client
+    """Whose channel it is."""
     scid: str
     """The order."""
     size: Msat | None = Field(validation_alias="size_msat")
@@ -109,7 +117,9 @@ class ChannelRequest(Model):
     failures: int
     """Attempts to open before this one."""
     trust: TrustModel
+    """Who trusts whom."""
     state: ServiceState
+    """This LSP and the chain at the moment."""
 
 
 Question = MenuRequest | OrderRequest | ChannelRequest
@@ -169,11 +179,12 @@ class Policy:
     deadline costs whoever asked a safe answer: an empty menu, a refusal, a payment failed back.
     """
 
-    async def replay(self, history: str | os.PathLike[str]) -> Replay:
+    async def replay(self, history: str | os.PathLike[str], *, timeout: float = 5.0) -> Replay:
         """Ask this policy what another one was asked, and compare what they make of it.
 
         Args:
             history: The file that ``PolicyConfig.record`` named.
+            timeout: How long each answer is waited for, seconds; then the hook has failed.
 
         Raises:
             ConfigError: The file cannot be read, or this policy has no hooks.
@@ -181,7 +192,7 @@ class Policy:
         from ._hooks import collect
         from .replay import replay
 
-        return await replay(history, collect(self, {}))
+        return await replay(history, collect(self, {}), timeout=timeout)
 
 
 _REQUESTS: dict[str, type[MenuRequest | OrderRequest | ChannelRequest]] = {

@@ -600,11 +600,12 @@ class Node:
         """Orders, channels, payments, fees and costs as rows, also while the node runs.
 
         Raises:
-            ConfigError: This store is in memory.
+            ConfigError: This store is ``"memory"``; a ``MemoryStore`` can be read.
         """
-        if self.config.store != "sqlite":
-            raise ConfigError("store: only one in a file has a history to read")
-        return History(self.config.data_dir)
+        store = self.config.store
+        if store == "memory":
+            raise ConfigError('store: "memory" has no history to read, a MemoryStore() has one')
+        return History(self.config.data_dir if isinstance(store, str) else store)
 
     def report(
         self,

@@ -76,16 +76,16 @@ async def _fund(box: Sandbox, running: Program) -> Client:
 KINDS = ["def", "async def"]
 
 
+@pytest.mark.parametrize("child", ["os._exit(0)", "return Accept()"], ids=["exits", "returns"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_hook_that_forks(box: Sandbox, tmp_path: Path, kind: str) -> None:
-    """The child goes on with the hook, and its answer is nobody's; the parent sells."""
+async def test_a_hook_that_forks(box: Sandbox, tmp_path: Path, kind: str, child: str) -> None:
+    """The child ends with the hook, and its answer is nobody's; the parent sells."""
     hook = f"""
 {kind} sell(order):
     child = os.fork()
     if child == 0:
-        asked.append(1)
-        os._exit(0)
-    os.waitpid(child, 0)
+        {child}
+    assert os.waitpid(child, 0)[1] == 0
     return Accept()
 """
     async with program(box, tmp_path, _shop(hook, STOP)) as running:

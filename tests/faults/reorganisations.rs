@@ -125,6 +125,28 @@ impl Sold {
         channel
     }
 
+    /// Another spend of the coins of the funding, back to the LSP.
+    fn theft(&self) -> Transaction {
+        let purse = &self.lsp.parts.wallet;
+        let open = with(&self.lsp, &self.wallet)[0].user_channel_id;
+        let funding = purse.funding(open).unwrap();
+        let home = funding.output.iter().find(|o| !o.script_pubkey.is_p2wsh());
+        let home = home.unwrap().script_pubkey.clone();
+        let place = usize::try_from(self.funding.vout).unwrap();
+        let value = Amount::from_sat(SIZE / 1_000);
+        let (theft, _) = purse.replace_output(&funding, place, home, value).unwrap();
+        assert_ne!(theft.compute_txid(), funding.compute_txid());
+        theft
+    }
+
+    /// Blocks with nothing in them.
+    async fn empty_blocks(&self, count: u32, nodes: &[&Arc<Node>]) {
+        for _ in 0..count {
+            self.world.mine_exactly(&[]).await;
+        }
+        self.world.in_step(nodes).await;
+    }
+
     async fn start_wallet(&mut self) {
         self.wallet = self.world.node("wallet", self.buyer.clone(), None).await;
     }
@@ -551,18 +573,14 @@ async fn a_funding_that_does_not_confirm_is_told() {
     let channel = with(&sold.lsp, &sold.wallet)[0].channel_id.to_string();
     // Counted from the first block without it.
     for blocks in [1, OVERDUE_BLOCKS - 1] {
-        for _ in 0..blocks {
-            sold.world.mine_exactly(&[]).await;
-        }
-        sold.world.in_step(&sold.all()).await;
+        sold.empty_blocks(blocks, &sold.all()).await;
     }
     let quiet = "funding_unconfirmed";
     assert!(events(&sold.lsp, quiet).await.is_empty());
     assert!(events(&sold.wallet, quiet).await.is_empty());
     // A restart forgets nothing of it.
     sold.restart_lsp().await;
-    sold.world.mine_exactly(&[]).await;
-    sold.world.in_step(&sold.all()).await;
+    sold.empty_blocks(1, &sold.all()).await;
     for node in [&sold.lsp, &sold.wallet] {
         let told = event(node, quiet).await;
         assert_eq!(told["channel_id"], channel);
@@ -571,10 +589,7 @@ async fn a_funding_that_does_not_confirm_is_told() {
     }
     assert!(sold.in_mempool().await);
     sold.world.mine(1, &sold.all()).await;
-    for _ in 0..=OVERDUE_BLOCKS {
-        sold.world.mine_exactly(&[]).await;
-    }
-    sold.world.in_step(&sold.all()).await;
+    sold.empty_blocks(OVERDUE_BLOCKS + 1, &sold.all()).await;
     assert_eq!(events(&sold.lsp, quiet).await.len(), 1);
     assert_eq!(events(&sold.wallet, quiet).await.len(), 1);
     sold.stop().await;
@@ -591,21 +606,7 @@ async fn an_lsp_that_spends_its_funding_twice() {
     let depends = || wallet.balances()["lightning"]["depends_on_lsp_msat"].clone();
     assert_eq!(depends(), SIZE - FEE - reserve);
 
-    let open = with(lsp, wallet)[0].user_channel_id;
-    let funding = lsp.parts.wallet.funding(open).unwrap();
-    let vout = funding
-        .output
-        .iter()
-        .position(|o| !o.script_pubkey.is_p2wsh());
-    let home = funding.output[vout.unwrap()].script_pubkey.clone();
-    let value = Amount::from_sat(SIZE / 1_000);
-    let place = usize::try_from(sold.funding.vout).unwrap();
-    let (theft, _) = lsp
-        .parts
-        .wallet
-        .replace_output(&funding, place, home, value)
-        .unwrap();
-    assert_ne!(theft.compute_txid(), funding.compute_txid());
+    let theft = sold.theft();
     sold.world.mine_exactly(&[serialize_hex(&theft)]).await;
     sold.world.in_step(&sold.all()).await;
 
@@ -617,6 +618,47 @@ async fn an_lsp_that_spends_its_funding_twice() {
     let onchain = &wallet.balances()["onchain"];
     assert_eq!(onchain["confirmed_sat"], 0);
     sold.stop().await;
+}
+
+/// The same while the wallet is away, and with blocks on top: it is told when it comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_lsp_that_spends_its_funding_twice_while_the_wallet_is_away() {
+    let Some(mut sold) = Sold::set().await else {
+        return;
+    };
+    let theft = sold.theft();
+    sold.wallet.stop().await.unwrap();
+    sold.world.mine_exactly(&[serialize_hex(&theft)]).await;
+    sold.empty_blocks(3, &[&sold.lsp, &sold.payer]).await;
+    sold.start_wallet().await;
+    let told = event(&sold.wallet, "funding_conflict").await;
+    assert_eq!(told["funding"], sold.funding.to_string());
+    assert_eq!(told["conflicting_txid"], theft.compute_txid().to_string());
+    sold.stop().await;
+}
+
+/// No mempool has it any more, no block, and nothing else spends its coins: told after three blocks, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_funding_that_is_nowhere_is_told() {
+    let Some(mut sold) = Sold::set().await else {
+        return;
+    };
+    // It would send it again.
+    sold.lsp.stop().await.unwrap();
+    forget(&mut sold).await;
+    let rest = [&sold.payer, &sold.wallet];
+    let since = sold.wallet.height();
+    sold.empty_blocks(2, &rest).await;
+    assert!(events(&sold.wallet, "funding_unconfirmed").await.is_empty());
+    sold.empty_blocks(1, &rest).await;
+    let told = event(&sold.wallet, "funding_unconfirmed").await;
+    assert_eq!(told["funding"], sold.funding.to_string());
+    assert_eq!(told["blocks"], sold.wallet.height() - since);
+    sold.wallet.stop().await.unwrap();
+    sold.start_wallet().await;
+    sold.empty_blocks(2, &[&sold.payer, &sold.wallet]).await;
+    assert_eq!(events(&sold.wallet, "funding_unconfirmed").await.len(), 1);
+    finish([&sold.wallet, &sold.payer]).await;
 }
 
 /// The payment whose coin a sale was funded with leaves the chain for another one: the funding can never be, and is

@@ -131,7 +131,7 @@ async def test_what_an_lsp_did(box: Sandbox) -> None:
 
 async def reports_of(history: History, check: LedgerCheck) -> None:
     """``ldkjit report`` in its three shapes."""
-    folder = str(history.data_dir)
+    folder = str(history.source)
     run = CliRunner().invoke
     told = run(app, ["report", folder, "--format", "json"])
     assert told.exit_code == 0, told.output
@@ -150,7 +150,7 @@ async def reports_of(history: History, check: LedgerCheck) -> None:
 
 def views_of(history: History) -> None:
     """The views give what the rows are, to any SQLite; the store is opened read-only."""
-    db = sqlite3.connect(f"file:{history.data_dir}/node.sqlite?mode=ro", uri=True)
+    db = sqlite3.connect(f"file:{history.source}/node.sqlite?mode=ro", uri=True)
     db.executescript(views())
     for name in VIEWS:
         cursor = db.execute(f"SELECT * FROM {name} ORDER BY seq")  # one of ours
@@ -220,6 +220,26 @@ async def test_what_is_counted(box: Sandbox) -> None:
     assert observed is not None
     names = {each.name for each in observed.resource_metrics[0].scope_metrics[0].metrics}
     assert names >= {"ldkjit_jit_total", "ldkjit_commit_seconds_bucket", "ldkjit_block_height"}
+
+
+async def test_what_is_held_is_counted_as_long_as_it_is(box: Sandbox) -> None:
+    lsp = await box.lsp("lsp")
+    payer = await box.node("payer", funds=sat(20_000_000), channels=[(lsp, 10_000_000)])
+    wallet = await wallet_of(box, lsp, store="sqlite")
+    invoice = await wallet.receive(sat(1_000_000))
+    await wallet.stop()
+
+    async def held() -> list[bool]:
+        metrics = {each.name: each for each in await lsp.metrics()}
+        names = ("ldkjit_htlcs_held", "ldkjit_htlc_held_oldest_seconds")
+        (count,), (age,) = (metrics[name].samples for name in names)
+        return [count.value == 1, age.value > 0]
+
+    paying = asyncio.create_task(payer.pay(invoice.bolt11, timeout=60))
+    await comes_to(held, [True, True], "an HTLC held for whoever is away")
+    await wallet.start()
+    await paying
+    await comes_to(held, [False, False], "no HTLC held")
 
 
 async def test_what_cannot_be_read(tmp_path: Path) -> None:

@@ -131,6 +131,10 @@ async def test_a_policy_prices_sells_and_opens(box: Sandbox, policy: Any) -> Non
     assert (await only_channel(wallet)).capacity_sat == 2 * opening.needed_sat
     for hook in ("menu", "sell", "channel"):
         assert await counts_of(lsp, hook) == HookCounts(asked=1, answered=1)
+    (asked,) = [each for each in await lsp.metrics() if each.name == "ldkjit_hook_total"]
+    outcomes = [(one.labels["hook"], one.labels["outcome"], one.value) for one in asked.samples]
+    assert ("channel", "answered", 1) in outcomes
+    assert {value for _, outcome, value in outcomes if outcome in ("asked", "answered")} == {1}
 
     # The channel is paid for now, and that is what the next question says.
     await wallet.receive(AMOUNT, jit="always")
@@ -151,6 +155,30 @@ async def test_a_recorded_sale_is_replayed(box: Sandbox, tmp_path: Path) -> None
     (sale,) = told.decisions
     assert (sale.before, sale.after, sale.client) == ("sold", "sold", await id_of(wallet))
     assert told.earned_before == sat(2_000) < told.earned_after < sat(5_000)
+
+
+async def test_a_record_without_hooks_tries_a_first_policy(box: Sandbox, tmp_path: Path) -> None:
+    class Closed(Policy):
+        def channel(self, opening: ChannelRequest) -> ChannelTerms | Refuse:
+            return Refuse(message="closed")
+
+    record = tmp_path / "policy.jsonl"
+    own = PolicyConfig(record=record)
+    lsp, payer = await stocked(box, lsp=LspConfig(menu=MENU, policy=own))
+    wallet = await wallet_of(box, lsp)
+    invoice = await wallet.receive(AMOUNT)
+    assert invoice.opening_fee == fee_of(AMOUNT)
+    await pay_both(payer, wallet, invoice.bolt11)
+    async with await Client.connect(Target.parse(await address_of(lsp))) as client:
+        unknown = await client.ask("lsps2.get_info", {"token": "unknown"})
+        assert unknown.code == 200  # as without a record
+    told = await Closed().replay(record)
+    assert [(each.hook, each.before, each.after) for each in told.decisions] == [
+        ("sell", "sold", "sold"),
+        ("channel", "opened", "refused"),
+    ]
+    assert (told.menus, told.menus_before) == (2, 1)
+    assert (told.earned_before, told.earned_after) == (fee_of(AMOUNT), 0)
 
 
 async def test_the_price_follows_the_chain_without_code(box: Sandbox) -> None:
@@ -196,6 +224,8 @@ async def test_what_a_policy_refuses_is_told(box: Sandbox) -> None:
     assert (caught.value.lsp_code, caught.value.lsp_message) == (1, "come back on Monday")
     assert await lsp.orders() == []
     assert await counts_of(lsp, "sell") == HookCounts(asked=1, refused=1)
+    (refused,) = [each for each in await lsp.metrics() if each.name == "ldkjit_refused_total"]
+    assert [one.labels["reason"] for one in refused.samples] == ["policy_refused"]
 
 
 async def test_single_functions_of_the_configuration(box: Sandbox) -> None:
@@ -261,9 +291,6 @@ async def shop(box: Sandbox) -> AsyncGenerator[Opener, None]:
         await client.peer.close()
 
 
-NO_ANSWER = "refused: no answer from the operator's rules"
-
-
 def by_turns(*hooks: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A function that is each of these in turn."""
     rest = list(hooks)
@@ -289,7 +316,7 @@ async def test_errors_and_nonsense_cost_one_refusal_each(
 
     open_shop = await shop(sell if kind == "def" else coroutine)
     with caplog.at_level(logging.WARNING, "ldkjit"):
-        assert [await open_shop.buy() for _ in range(4)] == [*[NO_ANSWER] * 3, "sold"]
+        assert [await open_shop.buy() for _ in range(4)] == [*[sales.NO_ANSWER] * 3, "sold"]
     counts = await counts_of(open_shop.lsp, "sell")
     assert counts == HookCounts(asked=4, answered=1, raised=1, nonsense=2)
     said = [each.getMessage() for each in caplog.records if each.name == "ldkjit.policy"]
@@ -317,7 +344,7 @@ async def test_a_hook_that_hangs_costs_its_own_refusal(shop: Opener, kind: str) 
 
     open_shop = await shop(function if kind == "def" else coroutine)
     began = time.monotonic()
-    assert await open_shop.buy() == NO_ANSWER
+    assert await open_shop.buy() == sales.NO_ANSWER
     assert 0.3 < time.monotonic() - began < 5
     assert await open_shop.buy() == "sold"
     over.set()
@@ -340,7 +367,7 @@ async def test_a_coroutine_that_blocks_the_loop(shop: Opener) -> None:
         return Accept()
 
     open_shop = await shop(sell)
-    assert await open_shop.buy() == NO_ANSWER
+    assert await open_shop.buy() == sales.NO_ANSWER
     assert await open_shop.buy() == "sold"
     counts = await counts_of(open_shop.lsp, "sell")
     assert (counts.deadline, counts.answered) == (1, 1)
@@ -440,7 +467,7 @@ async def test_a_hook_that_never_answers_is_left_in_peace(shop: Opener) -> None:
         return Accept()
 
     open_shop = await shop(sell, sell_ms=50, breaker_after=3, breaker_ms=60_000)
-    assert [await open_shop.buy() for _ in range(6)] == [NO_ANSWER] * 6
+    assert [await open_shop.buy() for _ in range(6)] == [sales.NO_ANSWER] * 6
     counts = await counts_of(open_shop.lsp, "sell")
     assert (counts.deadline, counts.broken) == (3, 3)
 
@@ -469,6 +496,23 @@ async def test_many_sales_through_hooks_of_which_some_misbehave(box: Sandbox, ki
     # A function that hangs holds up those that ask behind it, and there is one to each client.
     held_up = sales.CLIENTS * report.misbehaved["hang"] if kind == "def" else 0
     assert report.sold >= 340 - held_up
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_sales_by_hooks_that_also_end_their_node(
+    box: Sandbox, tmp_path: Path, kind: str
+) -> None:
+    report = await sales.run_ending(box, "lsp", 200, kind, tmp_path, rarely=40)
+    sales.check_ending(report, 200)
+    assert set(report.misbehaved) == set(sales.ENDING_WAYS), report
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_channels_by_hooks_of_which_some_misbehave(box: Sandbox, kind: str) -> None:
+    report = await sales.run_opens(box, "lsp", 64, kind)
+    sales.check_opens(report, 64)
+    assert set(report.misbehaved) == set(sales.WAYS), report
 
 
 async def test_sales_beside_a_thread_that_takes_all_it_can(box: Sandbox) -> None:

@@ -516,9 +516,8 @@ async def test_D_1_two_parts_when_our_wallet_trusts_the_lsp(stage: LdkStage) -> 
     depends = (await market.wallet.balances()).lightning.depends_on_lsp
     assert depends == channel.outbound > 0
 
-    # The wallet's word about it comes after a day of blocks, counted from the next one.
-    await stage.mine(1)
-    await stage.mine(144)
+    # In three blocks, and in no mempool: that is when the wallet says so.
+    await stage.mine(3)
     told = await told_of_funding(market.wallet)
     assert (told.channel_id, told.funding) == (channel.channel_id, channel.funding)
     assert (await market.wallet.balances()).lightning.depends_on_lsp == depends

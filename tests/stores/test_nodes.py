@@ -7,6 +7,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from stores.test_suite import example
 from support import comes_to, earned, fee_of, outbound, pay_both, wallet_of, what_it_has
 
 from ldkjit import (
+    ConfigError,
+    History,
     LspConfig,
     Node,
     NodeConfig,
@@ -29,8 +32,9 @@ from ldkjit import (
     StoreVersionError,
     sat,
 )
+from ldkjit.cli.stores import copy_store
 from ldkjit.sandbox import DEFAULT_MENU, Sandbox, until
-from ldkjit.storage import Change, Loaded, MemoryStore, PostgresStore, Put, Row
+from ldkjit.storage import Change, Loaded, MemoryStore, PostgresStore, Put, Row, Store
 
 pytestmark = [
     pytest.mark.native,
@@ -157,6 +161,77 @@ async def test_a_node_comes_back_on_its_store(box: Sandbox, tmp_path: Path, kind
     await until(_usable(payer), "the payer's channel")
     await buys(box, lsp, payer, f"{kind}-second")
     await sound(lsp)
+
+
+VIEWS = ("ledger", "orders", "channels", "payments", "fees", "costs")
+
+
+@pytest.mark.parametrize("kind", ["postgres", "user"])
+async def test_the_history_of_any_store_is_what_sqlite_would_tell(
+    box: Sandbox, tmp_path: Path, postgres: Server, schema: str, kind: str
+) -> None:
+    """Of a node that sells, runs and has stopped; then all of it is moved to SQLite."""
+    if kind == "postgres":
+        store: Store = PostgresStore(postgres.conninfo(), schema=schema)
+    else:
+        store = example().FileStore(tmp_path / "a.db")
+    lsp = await box.lsp(f"{kind}-told", store=store)
+    payer = await box.node(f"{kind}-pays", funds=sat(50_000_000), channels=[(lsp, 10_000_000)])
+    wallet = await buys(box, lsp, payer, f"{kind}-buys")
+    client = (await wallet.status()).node_id
+
+    # While it runs, in every kind of loop, on the thread of the node's event loop and others.
+    history = lsp.history
+    (order,) = [row async for row in history.orders("paid", client=client)]
+    assert [order] == list(history.orders()) == await asyncio.to_thread(list, history.orders())
+    assert (order.client, order.earned_msat) == (client, fee_of(AMOUNT))
+    (fee,) = history.fees("opening")
+    assert (fee.client, fee.scid) == (client, order.scid)
+    report, check = await lsp.report("client"), await lsp.ledger_check()
+    assert report.ok
+    assert check.ok
+    assert report.rows == check.rows == len(history.ledger())
+    assert report.total.opening_fees == fee.amount_msat
+    assert {line.client for line in report.lines} >= {client}
+    with pytest.raises(ConfigError, match=r"Node\.report"):
+        history.report()
+
+    # After it has stopped: the store is loaded for it, and closed.
+    await box.nodes.pop(f"{kind}-told").stop()
+    told = {view: list(getattr(history, view)()) for view in VIEWS}
+    assert told["orders"] == [order]
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    await asyncio.to_thread(copy_store, store, folder / "node.sqlite")
+    moved = History(folder)
+    for view in VIEWS:
+        assert list(getattr(moved, view)()) == told[view], view
+    (own,) = [row for row in told["channels"] if row.by_us]
+    later = order.at + timedelta(milliseconds=1)
+    for either in (history, moved):
+        assert list(either.channels("open", client=client)) == [own]
+        assert list(either.ledger("order_sold", since=order.at, until=later, client=client))
+        assert list(either.orders(until=order.at)) == []
+        assert {row.client for row in either.costs("funding")} == {client}
+
+
+async def test_a_history_is_read_while_the_node_commits(box: Sandbox) -> None:
+    node = await box.node("read", store=MemoryStore())
+    over = asyncio.Event()
+
+    async def load() -> None:
+        while not over.is_set():
+            await node.new_address()
+
+    running = asyncio.create_task(load())
+    for _ in range(20):
+        rows = [row.seq async for row in node.history.ledger()]
+        assert rows == list(range(1, len(rows) + 1))
+    over.set()
+    await running
+    await sound(node)
+    with pytest.raises(ConfigError, match="MemoryStore"):
+        _ = Node(node.config.model_copy(update={"store": "memory"})).history
 
 
 async def test_a_store_is_of_one_node(box: Sandbox, tmp_path: Path) -> None:

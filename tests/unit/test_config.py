@@ -222,6 +222,8 @@ def test_an_lsp_risks_less_on_mainnet_unless_told() -> None:
     careful = limits("bitcoin", Limits())
     assert careful.max_exposure == sat(5_000_000)
     assert careful.max_exposure_per_client == sat(500_000)
+    assert careful.max_unconfirmed == sat(5_000_000)
+    assert careful.max_unconfirmed_per_client == sat(500_000)
     assert careful.max_channel_sat == 2_000_000
     assert (careful.max_orders, careful.max_orders_per_client) == (100, 3)
     bold = limits("bitcoin", Limits(max_exposure=sat(9_000_000), max_orders=1_000))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ldkjit import Metric
-from ldkjit.metrics import exposition
+from ldkjit.metrics import Sample, exposition
 
 
 def test_the_text_of_each_kind() -> None:
@@ -30,6 +30,9 @@ def test_the_text_of_each_kind() -> None:
             {"name": "c", "kind": "gauge", "help": "h", "samples": []},
         )
     ]
+    assert metrics[1].samples[0] == Sample(
+        labels={}, value=5, sum=2.5, buckets=((0.001, 2), (1.0, 4))
+    )
     assert exposition(metrics) == (
         "# HELP a_total Back\\\\slash\\nand line.\n"
         "# TYPE a_total counter\n"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,6 +14,7 @@ import pytest
 
 from ldkjit import (
     Accept,
+    ChannelRequest,
     ChannelTerms,
     ConfigError,
     Decision,
@@ -24,7 +27,8 @@ from ldkjit import (
     Replay,
     sat,
 )
-from ldkjit.replay import Recorder, read
+from ldkjit.policy import read_question, write_answer
+from ldkjit.replay import Recorder, read, replay, stand_ins
 from questions import CHANNEL, MENU, ORDER, TIER
 
 YES = json.dumps({"yes": {"trust": None}})
@@ -41,6 +45,13 @@ def _sale(size: int | None, fee: int | None = None, **client: Any) -> str:
     return _line("sell", order)
 
 
+def _open(scid: str, size: int | None, **more: Any) -> str:
+    return _line("channel", {**CHANNEL, "scid": scid, "size_msat": size, **more})
+
+
+OPENED = json.dumps({"yes": {"value_sat": None}})
+
+
 @pytest.fixture
 def history(tmp_path: Path) -> Path:
     """Four sales, one refused and one not answered; a channel and two menus."""
@@ -52,7 +63,7 @@ def history(tmp_path: Path) -> Path:
     recorder.add(_sale(1_000_000_000, 4_000_000), YES, 1)
     recorder.add(_sale(None), NO, 1)
     recorder.add(_sale(100_000_000, 2_000_000, left_unpaid=1), None, 2_000)
-    recorder.add(_line("channel", CHANNEL), json.dumps({"yes": {"value_sat": None}}), 5)
+    recorder.add(_line("channel", CHANNEL), OPENED, 5)
     return file
 
 
@@ -128,3 +139,87 @@ async def test_another_price(history: Path) -> None:
     ElementTree.fromstring(told.plot())  # noqa: S314 - our own
     assert "recorded: 6,000 sat" in told.plot()
     assert "replayed: 9,000 sat" in told.plot()
+    assert "Refused, not offered or failed" in told.plot()
+    assert "recorded: 2<" in told.plot()
+    assert "replayed: 1<" in told.plot()
+    ElementTree.fromstring(Replay((), 0, 0, 0).plot())  # noqa: S314 - our own
+
+
+async def test_a_sale_whose_channel_is_refused_earns_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "policy.jsonl"
+    recorder = Recorder(file, 1_000_000)
+    for fee in (1_000_000, 2_000_000, 4_000_000):
+        recorder.add(_sale(100_000_000, fee), YES, 1)
+    recorder.add(_sale(None), YES, 1)
+    recorder.add(_open("1x1x1", 100_000_000), OPENED, 1)  # of the latest, 4,000 sat
+    recorder.add(_open("1x1x2", 100_000_000), NO, 1)  # of the one before, and paid later
+    recorder.add(_open("1x1x2", 100_000_000), OPENED, 1)
+    recorder.add(_open("1x1x3", None), NO, 1)  # of the variable amount, for good
+    recorder.add(_open("9x9x9", 5_000), OPENED, 1)  # its sale is not in the record
+
+    class Other(Policy):
+        def sell(self, order: OrderRequest) -> Accept | Refuse:
+            return Refuse() if order.fee == sat(2_000) else Accept()
+
+        async def channel(self, opening: ChannelRequest) -> ChannelTerms | Refuse:
+            return Refuse() if opening.scid == "1x1x1" else ChannelTerms()
+
+    told = await Other().replay(file)
+    assert (await replay(file, {"sell": Other().sell})).earned_after == sat(5_000) + Msat(2_000)
+    assert [each.earned_before for each in told.decisions[:4]] == [
+        sat(1_000), sat(2_000), sat(4_000), 0,
+    ]  # fmt: skip
+    assert [each.earned_after for each in told.decisions[:4]] == [sat(1_000), 0, 0, 2_000]
+    assert [each.after for each in told.decisions[4:]] == [
+        "refused", "not asked", "not asked", "opened", "opened",
+    ]  # fmt: skip
+    assert told.earned_before == sat(7_000)
+    assert told.earned_after == sat(1_000) + Msat(2_000)
+
+
+async def test_a_hook_that_hangs_fails(history: Path) -> None:
+    over = threading.Event()
+    threads: set[threading.Thread] = set()
+
+    class Hangs(Policy):
+        def sell(self, order: OrderRequest) -> Accept:
+            threads.add(threading.current_thread())
+            if order.size is None:
+                over.wait(30)
+            if order.client.left_unpaid:
+                raise SystemExit
+            return Accept()
+
+        async def channel(self, opening: ChannelRequest) -> ChannelTerms:
+            await asyncio.sleep(30)
+            return ChannelTerms()
+
+    told = await Hangs().replay(history, timeout=0.2)
+    assert [each.after for each in told.decisions] == ["sold"] * 2 + ["failed"] * 3
+    assert [each.why for each in told.decisions[2:]] == [
+        "sell failed: TimeoutError", "sell failed: SystemExit", "channel failed: TimeoutError",
+    ]  # fmt: skip
+    # One thread until it hung, then another, and none of them keeps the program.
+    assert len(threads) == 2
+    assert all(each.daemon for each in threads)
+    over.set()
+    for each in threads:
+        each.join(5)
+        assert not each.is_alive()
+
+
+def test_without_a_hook_the_configuration_decides() -> None:
+    hooks = stand_ins(["partner"])
+
+    def answer(hook: str, ask: Any) -> Any:
+        name, question = read_question(_line(hook, ask))
+        return json.loads(write_answer(name, hooks[name](question)))
+
+    def menu(token: str | None, tiers: list[Any]) -> Any:
+        return answer("menu", {**MENU, "menu": tiers, "client": {**MENU["client"], "token": token}})
+
+    assert menu(None, MENU["menu"]) == json.loads(TIERS)
+    assert menu("partner", []) == {"yes": {"tiers": []}}
+    assert menu("nobody's", [])["refuse"]["reason"] == "unknown_token"
+    assert answer("sell", ORDER) == json.loads(YES)
+    assert answer("channel", CHANNEL) == json.loads(OPENED)

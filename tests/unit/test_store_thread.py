@@ -10,8 +10,15 @@ from typing import Any
 
 import pytest
 
-from ldkjit import StoreFencedError, StoreVersionError, _store
-from ldkjit.storage import Change, Delete, MemoryStore, Put, Row
+from ldkjit import (
+    ForkError,
+    StoreError,
+    StoreFencedError,
+    StoreLockedError,
+    StoreVersionError,
+    _store,
+)
+from ldkjit.storage import Change, Delete, Loaded, MemoryStore, Put, Row
 
 
 class FakeDoor:
@@ -155,7 +162,7 @@ def test_one_node_after_the_other(door: FakeDoor, monkeypatch: pytest.MonkeyPatc
     first.end()
     _store.serve(store, door)
     code, why, *_ = door.ask("load", False)
-    assert (code, why) == ("store_locked", "Held: another node of this process has it")
+    assert (code, why) == ("store_locked", "Held: another node or history of this process has it")
     assert store.closes == 0
     store.go.set()
     assert first.answers.get(timeout=10) == "done"
@@ -165,6 +172,84 @@ def test_one_node_after_the_other(door: FakeDoor, monkeypatch: pytest.MonkeyPatc
     assert store.closes == 1
     assert door.ask("read", "k", "a") == b""
     first.release()
+
+
+class Watched(MemoryStore):
+    """Says on which thread it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, int]] = []
+
+    def load(self, *, archived: bool = False) -> Loaded:
+        self.calls.append(("load", threading.get_ident()))
+        return super().load(archived=archived)
+
+    def rows(self, kind: str, after: int, limit: int) -> Sequence[Row]:
+        self.calls.append(("rows", threading.get_ident()))
+        if kind == "none":
+            raise OSError("gone")
+        return super().rows(kind, after, limit)
+
+    def close(self) -> None:
+        self.calls.append(("close", threading.get_ident()))
+        super().close()
+
+
+def test_a_guest_comes_between_the_calls_of_the_node(
+    door: FakeDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_store, "_LET_GO_S", 0.1)
+    store = Watched()
+    _store.serve(store, door)
+    door.ask("load", False)
+    door.ask("commit", 1, [("row", "event", 1, "x", b"e")])
+    with _store.guest(store) as read:
+        assert read("event", 0, 10) == [Row("event", 1, "x", b"e")]
+        with pytest.raises(StoreError, match=r"Watched: OSError\('gone'\)"):
+            read("none", 0, 10)
+        assert door.ask("commit", 2, [("row", "event", 2, "y", b"f")]) == "done"
+        assert [each.seq for each in read("event", 1, 10)] == [2]
+        assert door.ask("close") == "done"
+        # Its node lets go of it: who comes now waits for that, and then loads it.
+        with pytest.raises(StoreLockedError), _store.guest(store):
+            pass
+    assert len({thread for _, thread in store.calls}) == 1
+
+
+def test_a_guest_of_a_store_without_a_node_loads_and_closes_it() -> None:
+    store = Watched()
+    store.commit(1, [Row("event", 1, "x", b"e")])
+    store.close()
+    store.calls.clear()
+    with _store.guest(store) as read:
+        assert len(read("event", 0, 10)) == 1
+    with _store.guest(store) as read:
+        assert len(read("event", 0, 10)) == 1
+    for thread in threading.enumerate():
+        if thread.name == "ldkjit-store":
+            thread.join(10)
+    assert [what for what, _ in store.calls] == ["load", "rows", "close"] * 2
+    assert threading.get_ident() not in {thread for _, thread in store.calls}
+
+
+def test_a_guest_is_told_when_the_node_ends_or_was_forked_away(
+    door: FakeDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, first = MemoryStore(), FakeDoor()
+    _store.serve(store, first)
+    first.ask("load", False)
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(ForkError), _store.guest(store):
+            pass
+    with _store.guest(store) as read:
+        first.end()
+        assert first.answers.get(timeout=10) == "closed"
+        with pytest.raises(StoreError, match="closed"):
+            read("event", 0, 10)
+    first.release()
+    _store.serve(store, door)
 
 
 def test_changes_are_plain_objects() -> None:

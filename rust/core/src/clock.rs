@@ -8,6 +8,8 @@ const BLOCK_AHEAD_MS: u64 = 7_200_000;
 const MEDIAN_AHEAD_MS: u64 = 600_000;
 /// Blocks whose median time is judged (BIP 113).
 pub const MEDIAN_OF: usize = 11;
+/// Without a block for so long something is wrong: it happens by chance once in three years.
+const NO_BLOCK_MS: u64 = 7_200_000;
 /// A clock that goes another way than time does, by this much, was set.
 const JUMP_MS: u64 = 10_000;
 
@@ -42,6 +44,12 @@ pub fn against_blocks(now: Millis, block_times: &[u32]) -> Option<Skew> {
         .max_by_key(|skew| match skew {
             Skew::Behind(ms) | Skew::Forward(ms) | Skew::Back(ms) => *ms,
         })
+}
+
+/// Whether blocks should have come since the last one did: the chain source lags, or the network does.
+#[must_use]
+pub fn is_without_blocks(last_came: Millis, now: Millis) -> bool {
+    now.since(last_came) >= NO_BLOCK_MS
 }
 
 /// Whether the clock was set between two looks that lie `elapsed_ms` apart.

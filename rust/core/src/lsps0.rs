@@ -43,6 +43,8 @@ pub struct RpcError {
     pub message: String,
     /// Any JSON: the specifications ask for objects, LDK 0.2.7 writes strings.
     pub data: Option<Value>,
+    /// Why we refuse; not on the wire, so `None` in one that came from a peer.
+    pub reason: Option<Reason>,
 }
 
 /// An error and the request it answers.
@@ -65,6 +67,7 @@ impl RpcError {
             code: i64::from(reason.wire_code().unwrap_or(-32603)),
             message: clean_text(text.unwrap_or(reason.message())),
             data: None,
+            reason: Some(reason),
         }
     }
 
@@ -289,6 +292,7 @@ fn read_error(mut fields: Map<String, Value>) -> Option<RpcError> {
             .map(clean_text)
             .unwrap_or_default(),
         data: fields.remove("data").filter(|data| !data.is_null()),
+        reason: None,
     })
 }
 

@@ -216,6 +216,7 @@ fn test_T_09_T_18_responses_are_read_with_any_data() {
         code,
         message: message.to_owned(),
         data,
+        reason: None,
     };
     for (data, read) in [
         (
@@ -293,6 +294,7 @@ fn test_T_06_notifications_and_null_ids_are_read() {
         code: -32700,
         message: "p".to_owned(),
         data: None,
+        reason: None,
     };
     assert_eq!(
         parse_response(br#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"p"}}"#),
@@ -353,6 +355,7 @@ fn test_T_09_server_error_range_reads_as_internal() {
             code,
             message: String::new(),
             data: None,
+            reason: None,
         }
         .effective_code()
     };
@@ -466,7 +469,7 @@ proptest! {
         let read = parse_response(&encode_result(&id, &result)).unwrap();
         prop_assert_eq!(read, FromLsp::Response { id: Some(id.clone()), outcome: Ok(result) });
         let data = data.filter(|data| !data.is_null());
-        let error = RpcError { code, message: "m".to_owned(), data };
+        let error = RpcError { code, message: "m".to_owned(), data, reason: None };
         let read = parse_response(&error.clone().answering(&id).encode()).unwrap();
         prop_assert_eq!(read, FromLsp::Response { id: Some(id), outcome: Err(error) });
     }

@@ -38,6 +38,7 @@ struct T {
     channels: Vec<ChannelView>,
     limits: OrderLimits,
     held: u32,
+    held_of_strangers: u32,
     held_in_all: u32,
     ledger: Vec<LedgerEntry>,
     opened: BTreeSet<OpenId>,
@@ -60,6 +61,7 @@ impl T {
             channels: vec![],
             limits: limits(),
             held: 0,
+            held_of_strangers: 0,
             held_in_all: 0,
             ledger: vec![],
             opened: BTreeSet::new(),
@@ -96,6 +98,7 @@ impl T {
                 channels: &self.channels,
                 limits: &self.limits,
                 held_for_client: self.held,
+                held_of_strangers: self.held_of_strangers,
                 held: self.held_in_all,
             },
         )
@@ -2307,7 +2310,16 @@ fn a_part_above_the_number_held_is_refused_and_the_order_untouched() {
     t.held_in_all = 1_000;
     assert_eq!(refusal(&mut t), refused);
     let mut t = T::fixed();
-    (t.held, t.held_in_all) = (99, 999);
+    t.held_of_strangers = 500;
+    assert_eq!(refusal(&mut t), refused);
+    let mut t = T::fixed();
+    (t.held, t.held_of_strangers, t.held_in_all) = (99, 499, 999);
     assert!(is_open(&t.part(1, SIZE)));
     assert_eq!(t.order.burden().held, 1);
+    // Who has a token stands beside them.
+    let mut vip = terms(Some(SIZE), LspTrustsClient);
+    vip.token = Some("vip".into());
+    let mut t = T::sold(Order::new(vip));
+    (t.held_of_strangers, t.held_in_all) = (500, 999);
+    assert!(is_open(&t.part(1, SIZE)));
 }

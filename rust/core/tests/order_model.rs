@@ -224,6 +224,7 @@ impl World {
             channels: &channels,
             limits: &self.limits,
             held_for_client: 0,
+            held_of_strangers: 0,
             held: 0,
         })
     }

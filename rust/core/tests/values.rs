@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use ldkjit_core::amount::{wire_msat, Msat};
-use ldkjit_core::clock::{against_blocks, against_itself, Skew};
+use ldkjit_core::clock::{against_blocks, against_itself, is_without_blocks, Skew};
 use ldkjit_core::ids::{ChannelId, NodeId, OpenId, Outpoint, PartId, PaymentHash, Scid};
 use ldkjit_core::time::{format_datetime, parse_datetime, wire_datetime, Millis};
 use proptest::prelude::*;
@@ -299,6 +299,15 @@ proptest! {
             prop_assert_eq!(parse_datetime(&format_datetime(at)), Some(at));
         }
     }
+}
+
+#[test]
+fn blocks_are_missed_after_two_hours_exactly() {
+    let last = Millis(1_000);
+    assert!(!is_without_blocks(last, Millis(7_200_999)));
+    assert!(is_without_blocks(last, Millis(7_201_000)));
+    // The clock was set back meanwhile.
+    assert!(!is_without_blocks(last, Millis(0)));
 }
 
 #[test]

@@ -247,7 +247,7 @@ pub struct PolicyConfig {
     pub sell_ms: u64,
     /// How long an open is waited for, ms.
     pub channel_ms: u64,
-    /// Questions that may wait at once, of all hooks.
+    /// Questions that may wait at once, of each hook.
     pub max_waiting: usize,
     /// So many unanswered questions in a row, and a hook is left in peace.
     pub breaker_after: u32,
@@ -429,7 +429,7 @@ pub struct Config {
 }
 
 fn default_verify_ms() -> u64 {
-    30_000
+    20_000
 }
 fn default_trust() -> TrustModel {
     TrustModel::LspTrustsClient

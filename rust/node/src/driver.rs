@@ -214,9 +214,13 @@ async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
     let poller = ChainPoller::new(node.chain.clone(), node.config.network);
     let mut times = vec![tip.header.time];
     let mut client = SpvClient::new(tip, poller, &mut cache, listeners);
+    // Blocks that came while the node was away have changed things too.
+    node.spawn(watch::look(Arc::clone(&node)));
+    let mut last_came = Millis(now_ms());
     loop {
-        match client.poll_best_tip().await {
+        let trouble = match client.poll_best_tip().await {
             Ok((ChainTip::Better(header), true)) => {
+                last_came = Millis(now_ms());
                 let before = node.tip.send_replace(Tip {
                     height: header.height,
                     hash: header.to_best_block().block_hash,
@@ -224,24 +228,28 @@ async fn follow_chain(node: Arc<Node>, tip: ValidatedBlockHeader) {
                 times.push(header.header.time);
                 let surplus = times.len().saturating_sub(clock::MEDIAN_OF);
                 times.drain(..surplus);
-                judge_clock(&node, clock::against_blocks(Millis(now_ms()), &times));
+                judge_clock(&node, clock::against_blocks(last_came, &times));
                 // Several blocks at once may have taken the place of others.
                 if header.header.prev_blockhash != before.hash {
                     node.publish_again();
                 }
                 on_block(&node).await;
-                node.clear(Alarm::Chain);
+                None
             }
             Ok((ChainTip::Better(_), false)) => {
-                node.parts.log.warn(
-                    "chain",
-                    format_args!("a new tip is announced, but its blocks cannot be had"),
-                );
                 // Some of them may have been.
                 node.look_at_monitors.notify_one();
+                Some("a new tip is announced, but its blocks cannot be had".to_owned())
             }
-            Ok(_) => node.clear(Alarm::Chain),
-            Err(e) => node.raise(Alarm::Chain, format!("not followed: {}", e.into_inner())),
+            // On a regtest blocks come when somebody wants them.
+            Ok(_) if node.config.network == Network::Regtest => None,
+            Ok(_) => clock::is_without_blocks(last_came, Millis(now_ms()))
+                .then(|| "no block for two hours: bitcoind may lag".to_owned()),
+            Err(e) => Some(format!("not followed: {}", e.into_inner())),
+        };
+        match trouble {
+            None => node.clear(Alarm::Chain),
+            Some(what) => node.raise(Alarm::Chain, what),
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

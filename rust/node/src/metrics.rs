@@ -110,14 +110,7 @@ impl Metrics {
 
     /// A client is refused something.
     pub fn refused(&self, why: &RpcError) {
-        let mut reasons = Reason::ALL
-            .iter()
-            .filter(|reason| reason.wire_code().is_some());
-        self.requests.add(
-            reasons
-                .find(|reason| reason.message() == why.message)
-                .copied(),
-        );
+        self.requests.add(why.reason);
     }
 
     /// Something is written into the ledger.
@@ -255,6 +248,8 @@ impl Node {
         let age_ms = since.map_or(0, |since| now_ms().saturating_sub(since.0));
         let alarms = self.alarms.on().into_keys();
         let turned = self.net.door.turned().into_iter();
+        let asked = self.lsp.as_ref().map(|lsp| lsp.policy_counts());
+        let asked = asked.unwrap_or_default().into_iter();
         families.extend([
             Family::one(
                 "ldkjit_htlcs_held",
@@ -286,6 +281,18 @@ impl Node {
                 "Log records that the application was too slow for.",
                 self.parts.log.dropped(),
             ),
+            Family {
+                name: "ldkjit_hook_total",
+                kind: "counter",
+                help: "What became of the questions to each of the operator's hooks.",
+                samples: asked
+                    .flat_map(|(hook, counts)| {
+                        counts.into_iter().map(move |(outcome, n)| {
+                            json!({"labels": {"hook": hook, "outcome": outcome}, "value": n})
+                        })
+                    })
+                    .collect(),
+            },
             Family {
                 name: "ldkjit_alarm",
                 kind: "gauge",
@@ -343,7 +350,11 @@ mod tests {
             .collect();
         assert_eq!(
             said,
-            [("unknown_token", 1), ("client_denied", 2), ("other", 1)]
+            [
+                ("unknown_token", 1),
+                ("client_denied", 2),
+                ("policy_refused", 1)
+            ]
         );
         assert!(told.iter().all(|s| s["labels"]["what"] == "request"));
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use bitcoin::OutPoint;
 use ldkjit_core::ids::ChannelId;
-use lightning::chain::transaction::OutPoint;
 use lightning::ln::channel_state::ChannelDetails;
 use serde_json::json;
 
@@ -55,6 +55,7 @@ impl Overdue {
             let (since, next) = match heights {
                 None => (height, due),
                 Some((since, next)) if height >= next => {
+                    let funding = funding.into_bitcoin_outpoint();
                     tell(node, &details, &funding, height.saturating_sub(since));
                     (since, due)
                 }
@@ -72,11 +73,12 @@ impl Overdue {
     }
 }
 
-fn tell(node: &Node, channel: &ChannelDetails, funding: &OutPoint, blocks: u32) {
+/// Tells of a channel whose funding is in none of so many blocks.
+pub(crate) fn tell(node: &Node, channel: &ChannelDetails, funding: &OutPoint, blocks: u32) {
     let event = NodeEvent::FundingUnconfirmed {
         channel_id: convert::channel(&channel.channel_id),
         peer: convert::node_id(&channel.counterparty.node_id),
-        funding: convert::outpoint(funding).to_string(),
+        funding: funding.to_string(),
         blocks,
     };
     node.parts.log.warn(

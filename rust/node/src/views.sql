@@ -1,4 +1,4 @@
--- Views over a node's store (node.sqlite), for whoever reads it: docs/ledger.md says what each column is.
+-- Views over a node's store (node.sqlite), for whoever reads it: docs/history.md says what each column is.
 -- They live in the connection that makes them, so that a store opened read-only will do, and nothing in it is changed.
 
 CREATE TEMP VIEW ledger AS

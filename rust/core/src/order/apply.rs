@@ -117,7 +117,11 @@ impl Order {
         if env.height >= part.release_by {
             return Some((FailCode::TemporaryChannelFailure, Reason::ReleaseHeight));
         }
-        if env.held_for_client >= env.limits.max_held_per_client || env.held >= env.limits.max_held
+        let limits = env.limits;
+        let strangers_full = env.held_of_strangers >= limits.max_held_of_strangers;
+        if env.held_for_client >= limits.max_held_per_client
+            || env.held >= limits.max_held
+            || (strangers_full && self.terms.is_stranger())
         {
             return Some((FailCode::TemporaryChannelFailure, Reason::TooManyHeld));
         }

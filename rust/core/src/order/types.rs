@@ -200,6 +200,8 @@ pub struct Env<'a> {
     pub limits: &'a OrderLimits,
     /// HTLCs held for this client, those of this order included.
     pub held_for_client: u32,
+    /// HTLCs held for all clients without a token.
+    pub held_of_strangers: u32,
     /// HTLCs held in all.
     pub held: u32,
 }
@@ -240,6 +242,8 @@ pub struct OrderLimits {
     pub max_held_per_client: u32,
     /// HTLCs that are held in all.
     pub max_held: u32,
+    /// The share of it that clients without a token have together.
+    pub max_held_of_strangers: u32,
     /// Smallest HTLC assumed before the channel exists (B-8).
     pub htlc_minimum: Msat,
     /// How many opens may fail before the order does.

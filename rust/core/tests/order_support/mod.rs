@@ -69,6 +69,7 @@ pub fn limits() -> OrderLimits {
         claim_ms: 900_000,
         max_held_per_client: 100,
         max_held: 1_000,
+        max_held_of_strangers: 500,
         htlc_minimum: Msat(1_000),
         max_opens: 3,
         charge_on_reuse: false,

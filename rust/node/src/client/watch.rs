@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use bitcoin::{Block, OutPoint, Transaction, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 use ldkjit_core::ids::ChannelId;
 use serde::{Deserialize, Serialize};
 
@@ -11,13 +11,16 @@ use crate::commit::read_kind;
 use crate::error::NodeError;
 use crate::events::NodeEvent;
 use crate::node::Node;
+use crate::overdue;
 use crate::sync::lock;
 
 const KIND: &str = "watch/funding";
 /// Confirmations after which a funding transaction is no longer watched.
 const BURIED: u32 = 6;
-/// Blocks after which a funding transaction that nobody has seen is warned of.
+/// Blocks after which a funding transaction that is in no block and no mempool is told of.
 const OVERDUE: u32 = 3;
+/// A week of blocks: nobody looks for a conflict in more of them.
+const MOST_BLOCKS: usize = 1_008;
 
 /// One funding transaction that the balance depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +31,9 @@ struct Watch {
     inputs: Vec<OutPoint>,
     /// The height at which the preimage was released.
     since: u32,
-    /// Whether it was warned of since the start.
-    #[serde(skip)]
-    warned: bool,
+    /// Whether it was told of.
+    #[serde(default)]
+    told: bool,
 }
 
 /// Every funding transaction that is watched.
@@ -57,7 +60,7 @@ impl Watches {
                 funding,
                 inputs: Vec::new(),
                 since: node.height(),
-                warned: false,
+                told: false,
             },
         );
     }
@@ -76,28 +79,15 @@ impl Watches {
         node.parts.journal.delete(KIND, channel.to_string());
     }
 
-    /// Once is enough: there is a look with every block.
-    fn note_warned(&self, channel: &ChannelId) {
-        if let Some(watch) = lock(&self.0).get_mut(channel) {
-            watch.warned = true;
-        }
-    }
-
     fn all(&self) -> Vec<Watch> {
         lock(&self.0).values().cloned().collect()
     }
 }
 
-/// Looks at every watched funding transaction: after a claim, and after each block.
+/// Looks at every watched funding transaction: at the start, after a claim, and after each block.
 pub async fn look(node: Arc<Node>) {
-    let watches = node.client.watches.all();
-    if watches.is_empty() {
-        return;
-    }
-    let tip = *node.tip.borrow();
-    let block = node.chain.block(&tip.hash).await.ok();
-    for watch in watches {
-        if let Err(e) = look_at(&node, watch, block.as_ref()).await {
+    for watch in node.client.watches.all() {
+        if let Err(e) = look_at(&node, watch).await {
             node.parts
                 .log
                 .debug("client", format_args!("funding not looked at: {e}"));
@@ -105,7 +95,7 @@ pub async fn look(node: Arc<Node>) {
     }
 }
 
-async fn look_at(node: &Node, mut watch: Watch, block: Option<&Block>) -> Result<(), NodeError> {
+async fn look_at(node: &Node, mut watch: Watch) -> Result<(), NodeError> {
     let txid = watch.funding.txid;
     if let Some(found) = node.chain.tx_out(&watch.funding, true).await? {
         if found.confirmations >= BURIED {
@@ -119,27 +109,12 @@ async fn look_at(node: &Node, mut watch: Watch, block: Option<&Block>) -> Result
         return Ok(());
     }
     // Not there: spent by the channel's own close, replaced, or never published.
-    let open = node
-        .cm
-        .list_channels()
-        .iter()
-        .any(|c| c.channel_id.0 == watch.channel.0);
-    if !open {
+    let channels = node.cm.list_channels();
+    let Some(open) = channels.iter().find(|c| c.channel_id.0 == watch.channel.0) else {
         node.client.watches.drop(node, &watch.channel);
         return Ok(());
-    }
-    let spent = |tx: &Transaction| {
-        tx.input
-            .iter()
-            .any(|i| watch.inputs.contains(&i.previous_output))
     };
-    let in_block = block.and_then(|block| {
-        let txs = block.txdata.iter().filter(|tx| spent(tx));
-        txs.map(Transaction::compute_txid).find(|id| *id != txid)
-    });
-    let in_mempool = node.chain.spenders(&watch.inputs).await?;
-    let conflict: Option<Txid> = in_block.or(in_mempool.into_iter().flatten().find(|t| *t != txid));
-    if let Some(conflict) = conflict {
+    if let Some(conflict) = conflict_of(node, &watch).await? {
         node.parts.log.error(
             "client",
             format_args!(
@@ -153,15 +128,46 @@ async fn look_at(node: &Node, mut watch: Watch, block: Option<&Block>) -> Result
             conflicting_txid: conflict.to_string(),
         });
         node.client.watches.drop(node, &watch.channel);
-    } else if !watch.warned && node.height().saturating_sub(watch.since) >= OVERDUE {
-        node.client.watches.note_warned(&watch.channel);
-        node.parts.log.warn(
-            "client",
-            format_args!(
-                "the funding {txid} of channel {} has not been seen since height {}",
-                watch.channel, watch.since
-            ),
-        );
+        return Ok(());
+    }
+    let blocks = node.height().saturating_sub(watch.since);
+    // Once: there is a look with every block.
+    if !watch.told && blocks >= OVERDUE {
+        overdue::tell(node, open, &watch.funding, blocks);
+        watch.told = true;
+        node.client.watches.keep(node, watch);
     }
     Ok(())
+}
+
+/// Another transaction that spends what the funding spends, in the mempool or in a block: any since the preimage was
+/// released, as this node may have been away.
+async fn conflict_of(node: &Node, watch: &Watch) -> Result<Option<Txid>, NodeError> {
+    let txid = watch.funding.txid;
+    let in_mempool = node.chain.spenders(&watch.inputs).await?;
+    if let Some(conflict) = in_mempool.into_iter().flatten().find(|id| *id != txid) {
+        return Ok(Some(conflict));
+    }
+    let mut is_spent = false;
+    for input in &watch.inputs {
+        is_spent = is_spent || node.chain.tx_out(input, false).await?.is_none();
+    }
+    if !is_spent {
+        return Ok(None);
+    }
+    let spends = |tx: &Transaction| {
+        let mut inputs = tx.input.iter().map(|i| i.previous_output);
+        inputs.any(|input| watch.inputs.contains(&input))
+    };
+    // A reorganisation may have put it into a block of the same height as one that was there.
+    let first = watch.since.saturating_sub(BURIED);
+    for height in (first..=node.height()).rev().take(MOST_BLOCKS) {
+        let hash = node.chain.block_hash(height).await?;
+        let block = node.chain.block(&hash).await?;
+        let spender = block.txdata.iter().find(|tx| spends(tx));
+        if let Some(id) = spender.map(Transaction::compute_txid) {
+            return Ok(Some(id).filter(|id| *id != txid));
+        }
+    }
+    Ok(None)
 }

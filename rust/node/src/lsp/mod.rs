@@ -256,6 +256,7 @@ impl Service {
 
     fn limits(&self, node: &Node) -> OrderLimits {
         let l = &self.config.limits;
+        let of_strangers = self.rules.lending.strangers_share(l.max_held.into());
         OrderLimits {
             collect_ms: l.collect_ms,
             wake_ms: l.wake_ms,
@@ -264,6 +265,7 @@ impl Service {
             claim_ms: l.claim_ms,
             max_held_per_client: l.max_held_per_client,
             max_held: l.max_held,
+            max_held_of_strangers: u32::try_from(of_strangers).unwrap_or(u32::MAX),
             htlc_minimum: Msat(l.htlc_minimum_msat),
             max_opens: l.max_opens,
             charge_on_reuse: l.charge_on_reuse,
@@ -343,6 +345,7 @@ impl Service {
                 channels: &channels,
                 limits: &limits,
                 held_for_client: state.books.of(&order.terms.client).held,
+                held_of_strangers: state.books.strangers.held,
                 held: state.books.total.held,
             };
             let Some(order) = state.orders.get(&scid) else {

@@ -62,6 +62,7 @@ impl Service {
                 channels: &channels,
                 limits: &limits,
                 held_for_client: state.books.of(&order.terms.client).held,
+                held_of_strangers: state.books.strangers.held,
                 held: state.books.total.held,
             };
             let Some(order) = state.orders.get(&scid) else {

@@ -401,11 +401,15 @@ class LedgerCheck(Model):
     """Whether a ledger adds up, and to what. Fees and costs are sums over its whole history."""
 
     ok: bool
-    """The rows fit each other, the wallet and the channels."""
+    """The rows fit each other, the wallet and the channels, and nothing is absent."""
     rows: int
     """How many rows there are."""
     bad: BadRow | None
     """The first row that does not fit."""
+    absent: tuple[str, ...] | None = None
+    """Coins and fundings of open channels, ``txid:index``, in blocks as this node sees it, that
+    bitcoind does not have unspent there; None if it was not asked: by the command, which needs no
+    node, or as it does not answer."""
     chain_sat: int
     """What the wallet holds by the ledger, satoshi."""
     wallet_sat: int

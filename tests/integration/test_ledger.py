@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import re
 import shutil
 import sqlite3
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from support import Pair, only_channel, pay_and_settle
 from typer.testing import CliRunner, Result
 
-from ldkjit import Node, sat
+from ldkjit import Bitcoind, Node, sat
 from ldkjit.cli import app
-from ldkjit.sandbox import until
+from ldkjit.sandbox import Sandbox, until
 
 pytestmark = [
     pytest.mark.native,
@@ -141,3 +146,63 @@ def raw(folder: Path) -> list[tuple[int, bytes]]:
     with sqlite3.connect(folder / "node.sqlite") as db:
         rows = db.execute("SELECT seq, value FROM history WHERE kind = 'ledger' ORDER BY seq")
         return [(seq, bytes(value)) for seq, value in rows]
+
+
+@contextlib.asynccontextmanager
+async def lying(url: str, lies: set[str]) -> AsyncGenerator[str, None]:
+    """A bitcoind that says of the outputs of some transactions that they are not there."""
+    where = urlsplit(url)
+
+    async def message(reader: asyncio.StreamReader) -> bytes:
+        head = await reader.readuntil(b"\r\n\r\n")
+        found = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+        assert found is not None
+        return head + await reader.readexactly(int(found[1]))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_connection(where.hostname, where.port)
+        try:
+            while True:
+                asked = await message(reader)
+                ours.write(asked)
+                told = await message(theirs)
+                call = json.loads(asked.partition(b"\r\n\r\n")[2])
+                if call["method"] == "gettxout" and call["params"][0] in lies:
+                    body = json.dumps({"result": None, "error": None, "id": call["id"]}).encode()
+                    told = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+                writer.write(told)
+        except (EOFError, OSError):
+            pass
+        finally:
+            for each in (writer, ours):
+                each.close()
+                with contextlib.suppress(OSError):
+                    await each.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_coin_that_the_chain_does_not_have_is_named(box: Sandbox) -> None:
+    rpc, lies = box.chain.rpc, set[str]()
+    async with lying(rpc.url, lies) as url:
+        chain = Bitcoind(url, user=rpc.user, password=rpc.password, poll_ms=50)
+        ann = await box.node("ann", funds=sat(1_000_000), chain=chain)
+        bob = await box.node("bob", accept_channels=True)
+        await box.open(ann, bob, 500_000)
+        honest = await ann.ledger_check()
+        assert (honest.ok, honest.absent) == (True, ())
+        channel = await only_channel(ann)
+        assert channel.funding is not None
+        lies.add(channel.funding.partition(":")[0])
+        told = await ann.ledger_check()
+        assert (told.ok, told.bad) == (False, None)
+        # Its change is of the same transaction.
+        assert channel.funding in (told.absent or ())
+        # The command does not ask.
+        assert run(folder_of(ann)).exit_code == 0
+        await ann.stop()

@@ -323,7 +323,8 @@ class Soak(Lives):
         for node in list(self.living.values()):
             verdict = await self._retry(node, "ledger_check")
             if not verdict["ok"]:
-                self.report.findings.append(Finding(f"{node.name}'s ledger", str(verdict["bad"])))
+                why = str(verdict["bad"] or f"not on the chain: {verdict['absent']}")
+                self.report.findings.append(Finding(f"{node.name}'s ledger", why))
 
     async def _calm(self) -> bool:
         for node in (self.payer, self.lsp):

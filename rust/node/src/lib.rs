@@ -53,5 +53,6 @@ pub mod sync;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
+pub mod unspent;
 pub mod verify;
 pub mod wallet;

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{BlockHash, Transaction, Txid};
-use ldkjit_core::audit::Verdict;
 use ldkjit_core::ids::{ChannelId, PaymentHash};
 use ldkjit_core::ledger::LedgerEntry;
 use lightning::chain::chaininterface::{ConfirmationTarget, FeeEstimator};
@@ -58,6 +57,7 @@ use crate::store::lock::{lock_node, Only};
 use crate::store::{MemoryStore, Store};
 use crate::sync::lock;
 use crate::timeline::Timeline;
+use crate::unspent::{self, Checked};
 use crate::wallet::{self, Wallet};
 
 /// In the data folder of a node that has a store.
@@ -827,24 +827,26 @@ impl Node {
             .collect())
     }
 
-    /// Holds the ledger against what wallet and LDK have in the latest commit.
+    /// Holds the ledger against what wallet and LDK have in the latest commit, and these against the chain.
     ///
     /// # Errors
     /// When the store or the seed cannot be read.
-    pub async fn ledger_check(&self) -> Result<Verdict, NodeError> {
+    pub async fn ledger_check(&self) -> Result<Checked, NodeError> {
         let (kind, network) = (self.config.store, self.config.network);
         let folder = self.config.data_dir.clone();
         let journal = self.parts.journal.clone();
-        self.over_the_books(move || async move {
-            match kind {
-                StoreKind::Sqlite => audit::check_dir(&folder).await,
-                // There is no file to read beside the committer: it is asked.
-                StoreKind::Memory | StoreKind::External => {
-                    audit::check_journal(&journal, network, &Seed::read(&folder)?).await
+        let verdict = self
+            .over_the_books(move || async move {
+                match kind {
+                    StoreKind::Sqlite => audit::check_dir(&folder).await,
+                    // There is no file to read beside the committer: it is asked.
+                    StoreKind::Memory | StoreKind::External => {
+                        audit::check_journal(&journal, network, &Seed::read(&folder)?).await
+                    }
                 }
-            }
-        })
-        .await
+            })
+            .await?;
+        Ok(unspent::checked(self, verdict).await)
     }
 
     /// Does the same, and says what the rows add up to.

@@ -742,6 +742,16 @@ impl Wallet {
         Ok(())
     }
 
+    /// All coins in blocks, with what each is worth.
+    pub(crate) fn in_blocks(&self) -> Vec<(OutPoint, Amount)> {
+        let state = self.state();
+        let coins = state.bdk.list_unspent();
+        coins
+            .filter(|coin| coin.chain_position.is_confirmed())
+            .map(|coin| (coin.outpoint, coin.txout.value))
+            .collect()
+    }
+
     fn confirmed_coins(&self) -> Vec<Utxo> {
         let state = self.state();
         let locked = state.locked();

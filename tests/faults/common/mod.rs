@@ -366,8 +366,8 @@ pub async fn ledger(node: &Node, kind: &str) -> Vec<Value> {
 /// Every row of these nodes' ledgers follows from the others, and all add up to what wallet and LDK hold; then they stop.
 pub async fn finish<'a>(nodes: impl IntoIterator<Item = &'a Arc<Node>>) {
     for node in nodes {
-        let verdict = node.ledger_check().await.unwrap();
-        assert!(verdict.ok, "{}: {verdict:#?}", node.config.alias);
+        let checked = node.ledger_check().await.unwrap();
+        assert!(checked.verdict.ok, "{}: {checked:#?}", node.config.alias);
         node.stop().await.unwrap();
     }
 }

@@ -498,7 +498,6 @@ async def run_opens(box: Sandbox, name: str, opens: int, kind: str) -> Report:
     hooks.over.set()
     status = await lsp.status()
     report.sell = status.policy["channel"]
-    report.orders = sum(order.state == "paid" for order in await lsp.orders())
 
     async def free() -> bool:
         return (await lsp.balances()).onchain.locked_sat == 0

@@ -587,8 +587,8 @@ class Node:
     def ledger_check(self) -> LedgerCheck:
         """Hold every row of the ledger against the others, and all against wallet and channels.
 
-        Looks at the latest commit; ``ldkjit ledger check`` does the same from outside. The time it
-        takes grows with the history.
+        Looks at the latest commit; ``ldkjit ledger check`` does the same from outside. Then asks
+        bitcoind for every coin and every funding. The time it takes grows with the history.
 
         Raises:
             StoreError: The store cannot be read.

@@ -6,14 +6,16 @@ use bitcoin::{
 };
 use ldkjit_core::ids::ChannelId;
 use ldkjit_node::chain::bitcoind::Bitcoind;
-use ldkjit_node::chain::{ChainSource, SendOutcome};
+use ldkjit_node::chain::{ChainFuture, ChainSource, SendOutcome};
+use ldkjit_node::log::now_ms;
 use ldkjit_node::payments::PaymentStatus;
 use serde_json::{json, Value};
 
 use crate::common::bitcoind::Running;
 use crate::common::chain::ANCHOR;
 use crate::common::{
-    coins_sat, finish, jit_invoice, nobody, on_disk, outcome, send, until, with, World,
+    alarm, coins_sat, events, finish, jit_invoice, nobody, on_disk, outcome, send, until, with,
+    World,
 };
 
 const SIZE: u64 = 100_000_000;
@@ -91,6 +93,9 @@ async fn one_that_dies_under_a_payment_and_comes_back() {
     let bought = jit_invoice(&wallet, Some(SIZE)).await;
     let chain = world.chain.clone();
     world.running.dies(&chain).await;
+    for node in [&lsp, &payer, &wallet] {
+        alarm(node, "chain", true).await;
+    }
 
     let hash = send(&payer, &bought.bolt11, None).await;
     until("the wallet has it", || {
@@ -106,6 +111,9 @@ async fn one_that_dies_under_a_payment_and_comes_back() {
         PaymentStatus::Pending
     );
     world.running.back(&chain, &[]).await;
+    for node in [&lsp, &payer, &wallet] {
+        alarm(node, "chain", false).await;
+    }
     let paid = outcome(&payer, &hash).await;
     assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
     let funding = with(&wallet, &lsp)[0].funding_txo.unwrap().txid.to_string();
@@ -115,7 +123,71 @@ async fn one_that_dies_under_a_payment_and_comes_back() {
         with(&wallet, &lsp)[0].confirmations == Some(1)
     })
     .await;
+    for node in [&lsp, &payer, &wallet] {
+        assert_eq!(events(node, "alarm").await.len(), 2, "each is told once");
+    }
     finish([&wallet, &payer, &lsp]).await;
+}
+
+/// No block may be more than two hours ahead of the network's time: if one is, our clock is behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_blocks_are_ahead_of_our_clock() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let node = world.node("node", json!({}), None).await;
+    let ahead = async |seconds: u64| {
+        let now = json!([now_ms() / 1_000 + seconds]);
+        world.chain.call("setmocktime", now).await.unwrap();
+        world.mine(1, &[&node]).await;
+    };
+    // bitcoind judges by the median of eleven: one that is ahead of its own clock would let nothing follow.
+    world.mine(20, &[&node]).await;
+    ahead(7_100).await;
+    assert!(events(&node, "alarm").await.is_empty(), "it may be so");
+    ahead(7_300).await;
+    alarm(&node, "clock", true).await;
+    ahead(7_400).await;
+    assert_eq!(events(&node, "alarm").await.len(), 1, "told once");
+    ahead(0).await;
+    alarm(&node, "clock", false).await;
+    node.stop().await.unwrap();
+}
+
+/// A source of fees that knows one rate.
+struct Steady;
+
+impl ChainSource for Steady {
+    fn estimate_fee(&self, _: u16) -> ChainFuture<'_, Option<u32>> {
+        Box::pin(async { Ok(Some(1_000)) })
+    }
+    fn minimum_fee(&self) -> ChainFuture<'_, u32> {
+        Box::pin(async { Ok(253) })
+    }
+    fn send<'a>(&'a self, _: &'a Transaction) -> ChainFuture<'a, SendOutcome> {
+        unreachable!()
+    }
+    fn send_package<'a>(&'a self, _: &'a [Transaction]) -> ChainFuture<'a, SendOutcome> {
+        unreachable!()
+    }
+    fn unconfirmed_spender<'a>(&'a self, _: &'a OutPoint) -> ChainFuture<'a, Option<Transaction>> {
+        unreachable!()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_has_no_estimate_of_fees() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let node = world
+        .node("node", json!({"fee_fallback_sat_per_kw": null}), None)
+        .await;
+    assert_eq!(node.parts.fees.fresh().unwrap_err().code, "chain");
+    alarm(&node, "fees", true).await;
+    node.parts.fees.refresh(&Steady).await.unwrap();
+    alarm(&node, "fees", false).await;
+    node.stop().await.unwrap();
 }
 
 /// What anybody may spend.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::common::{
-    address, asks, assert_failed, coins_sat, count, event, finish, hop, id, invoice_over,
-    jit_invoice, ledger, order, order_state, pay, room, until, with, World, PATIENCE,
+    address, alarm, asks, assert_failed, coins_sat, count, event, events, finish, hop, id,
+    invoice_over, jit_invoice, ledger, order, order_state, outcome, pay, room, send, until, with,
+    World, PATIENCE,
 };
 use ldkjit_core::ids::PaymentHash;
 use ldkjit_node::chain::SendOutcome;
@@ -96,6 +97,49 @@ async fn test_S_25_S_35_a_client_that_is_away_and_an_order_that_is_none() {
         room(&payer, &lsp).is_some() && room(&lsp, &payer).is_some()
     })
     .await;
+    assert_eq!(room(&payer, &lsp).unwrap(), before.0);
+    assert_eq!(room(&lsp, &payer).unwrap(), before.1);
+    finish([&payer, &lsp]).await;
+}
+
+/// However patient the LSP is, a block comes after which the payer's HTLC could not be forwarded any more (S-57).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn test_S_57_a_client_that_is_away_until_the_last_block() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let limits = json!({"wake_ms": 100_000_000});
+    let [lsp, payer, wallet] = world.sale(limits, None, None).await;
+    let before = (room(&payer, &lsp).unwrap(), room(&lsp, &payer).unwrap());
+    let bought = jit_invoice(&wallet, Some(SIZE)).await;
+    gone(&lsp, &wallet).await;
+    let hash = send(&payer, &bought.bolt11, None).await;
+    until("it is held", || order_state(&lsp) == "waking").await;
+
+    // The wallet refuses what has 40 blocks left there; LDK itself would let go at 39.
+    let delta = u32::from(lsp.config.lsp.as_ref().unwrap().cltv_expiry_delta);
+    let expiry = with(&payer, &lsp)[0].pending_outbound_htlcs[0].cltv_expiry;
+    let last = expiry - delta - 41;
+    world.mine(last - 1 - lsp.height(), &[&lsp, &payer]).await;
+    assert_eq!(order_state(&lsp), "waking");
+    assert!(ledger(&lsp, "part_refused").await.is_empty());
+    let pending = payer.payments.pending(&hash).unwrap().status;
+    assert_eq!(pending, PaymentStatus::Pending);
+    assert_eq!(stages(&payer, &hash), [""; 0]);
+
+    world.mine(1, &[&lsp, &payer]).await;
+    assert_failed(&outcome(&payer, &hash).await);
+    assert_eq!(stages(&payer, &hash), [TEMPORARY]);
+    let refused = ledger(&lsp, "part_refused").await;
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0]["reason"], "release_height");
+    assert_eq!(order_state(&lsp), "sold", "it can be paid still");
+    assert_eq!(lsp.parts.wallet.locked(), [] as [u128; 0]);
+    until("no HTLC is left", || {
+        room(&payer, &lsp).is_some() && room(&lsp, &payer).is_some()
+    })
+    .await;
+    assert!(with(&payer, &lsp)[0].is_usable, "the channel stays");
     assert_eq!(room(&payer, &lsp).unwrap(), before.0);
     assert_eq!(room(&lsp, &payer).unwrap(), before.1);
     finish([&payer, &lsp]).await;
@@ -242,6 +286,7 @@ async fn test_S_37_an_lsp_without_coins() {
     assert_failed(&failed);
     assert_eq!(stages(&payer, &failed.payment_hash), [TEMPORARY]);
     assert_nothing_left(&lsp, &wallet, "no_coins").await;
+    alarm(&lsp, "coins", true).await;
     assert_eq!(order(&lsp)["failures"], 0, "it is not the client's fault");
     until("no HTLC is left", || {
         room(&payer, &lsp).is_some() && room(&lsp, &payer).is_some()
@@ -269,7 +314,9 @@ async fn test_S_37_an_lsp_without_coins() {
     // As deep as coins of others must be.
     world.mine(6, &[&lsp, &payer, &wallet]).await;
     let before = (before.0, coins_sat(&lsp));
+    assert_eq!(events(&lsp, "alarm").await.len(), 1, "it lasts");
     assert_paid_at_second(&lsp, &payer, &wallet, &bought.bolt11, before).await;
+    alarm(&lsp, "coins", false).await;
     finish([&wallet, &payer, &lsp]).await;
 }
 

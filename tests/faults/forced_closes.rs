@@ -154,9 +154,9 @@ fn share(blocks: &Blocks, commitment: &Transaction, node: &Node) -> u64 {
     let mut sum = 0;
     for (vout, output) in commitment.output.iter().enumerate() {
         let value = output.value.to_sat();
-        let spender = blocks.spender(OutPoint::new(txid, vout as u32));
-        let knows = |tx: &Transaction| node.parts.wallet.knows(&tx.compute_txid());
-        if value != ANCHOR && spender.is_some_and(knows) {
+        let output = OutPoint::new(txid, vout as u32);
+        let is_spent = blocks.spender(output).is_some();
+        if value != ANCHOR && is_spent && node.parts.wallet.knows_spender(&output) {
             sum += value;
         }
     }

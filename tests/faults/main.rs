@@ -24,6 +24,7 @@ mod policy;
 mod recovery;
 mod reorganisations;
 mod restarts;
+mod secrets;
 mod stock_flows;
 mod stock_handlers;
 mod strangers;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitcoin::OutPoint;
+use ldkjit_core::ids::ChannelId;
 use ldkjit_node::api::call;
 use ldkjit_node::backup::restore;
 use ldkjit_node::client::JitChoice;
@@ -109,26 +110,33 @@ impl Stage {
         let closing = self.world.comes_to_be_spent(self.funding).await;
         // Only what is deep enough is swept.
         self.world.mine(6, &[lsp, node]).await;
+        self.is_swept(node, before, ours).await;
+        let blocks = self.world.blocks().await;
+        let spender = blocks.spender(self.funding).unwrap();
+        assert_eq!(spender.compute_txid(), closing);
+        let status = node.recovery_status().unwrap();
+        assert_eq!(status["settled"], known, "{status}");
+        assert_eq!(ledger(node, "recovered").await.len(), 1);
+    }
+
+    /// The output to us of the closed channel goes to the wallet, less what the sweep costs.
+    async fn is_swept(&self, node: &Arc<Node>, before: u64, ours: u64) {
         let sweeps = || node.balances()["pending_sweep_sat"] == ours || coins_sat(node) > before;
         until("its output is being swept", sweeps).await;
         self.world.mine_home(&[node]).await;
         let blocks = self.world.blocks().await;
-        let spender = blocks.spender(self.funding).unwrap();
-        assert_eq!(spender.compute_txid(), closing);
-        // Its output to us went to the wallet, less what the sweep costs.
+        let closing = blocks.spender(self.funding).unwrap().compute_txid();
         let sweep = blocks
             .after(0)
             .into_iter()
             .find(|tx| {
-                tx.input.iter().any(|i| i.previous_output.txid == closing)
-                    && node.parts.wallet.knows(&tx.compute_txid())
+                let mut inputs = tx.input.iter().map(|i| i.previous_output);
+                inputs.any(|o| o.txid == closing && node.parts.wallet.knows_spender(&o))
             })
             .unwrap();
         assert_eq!(coins_sat(node), before + ours - blocks.fee(sweep));
         let status = node.recovery_status().unwrap();
         assert_eq!(status["coming_sat"], 0, "{status}");
-        assert_eq!(status["settled"], known, "{status}");
-        assert_eq!(ledger(node, "recovered").await.len(), 1);
     }
 }
 
@@ -220,6 +228,32 @@ async fn words_alone_bring_home_coins_and_channels() {
     let node = stage.start("by words", recover).await.unwrap();
     let status = node.recovery_status().unwrap();
     assert_eq!(status["from"], "words");
+    finish([&stage.lsp, &stage.payer, &node]).await;
+}
+
+/// Nobody tells of the channel any more, and no block that comes has it: the coins of all time are looked through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_alone_find_a_channel_that_was_closed_long_ago() {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    stage.go_on().await;
+    let (before, ours) = (coins_sat(&stage.wallet), stage.ours());
+    stage.wallet.stop().await.unwrap();
+    let words = std::fs::read_to_string(stage.folder("wallet").join("seed")).unwrap();
+    let channel = ChannelId(with(&stage.lsp, &stage.wallet)[0].channel_id.0);
+    let why = Some("it never comes back");
+    stage.lsp.close_channel(&channel, true, why).await.unwrap();
+    stage.world.comes_to_be_spent(stage.funding).await;
+    stage.world.mine(20, &[&stage.lsp]).await;
+
+    let recover = json!({ "recover": true, "mnemonic": words.trim() });
+    let node = stage.start("by words", recover).await.unwrap();
+    assert_eq!(coins_sat(&node), before, "only what was its own before");
+    stage.is_swept(&node, before, ours).await;
+    let status = node.recovery_status().unwrap();
+    assert_eq!(status["channels"], json!([]));
+    assert_eq!(status["settled"], true, "{status}");
     finish([&stage.lsp, &stage.payer, &node]).await;
 }
 

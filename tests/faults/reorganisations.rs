@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::consensus::encode::serialize_hex;
-use bitcoin::{Amount, OutPoint, Transaction};
+use bitcoin::{Amount, OutPoint, Transaction, TxOut};
 use ldkjit_core::ids::ChannelId;
 use ldkjit_node::chain::SendOutcome;
 use ldkjit_node::node::Node;
@@ -151,6 +151,41 @@ impl Sold {
         self.wallet = self.world.node("wallet", self.buyer.clone(), None).await;
     }
 
+    /// All is home: the wallet has what it was paid less what its sweep cost, the LSP the rest, to the satoshi.
+    async fn is_paid_out(&self) {
+        let (lsp, wallet) = (&self.lsp, &self.wallet);
+        let blocks = self.world.blocks().await;
+        let commitment = blocks.spender(self.funding).unwrap();
+        let net = (SIZE - FEE) / 1_000;
+        let to_wallet = commitment
+            .output
+            .iter()
+            .filter(|o| o.value == Amount::from_sat(net));
+        assert_eq!(to_wallet.count(), 1, "{commitment:?}");
+        let txs = blocks.after(self.height);
+        let fees: u64 = txs.iter().map(|tx| blocks.fee(tx)).sum();
+        let left = blocks.unspent(commitment);
+        assert!(left
+            .iter()
+            .all(|o| commitment.output[o.vout as usize].value.to_sat() == ANCHOR));
+        let left = ANCHOR * left.len() as u64;
+        self.world
+            .have(&[lsp, wallet], self.coins - fees - left)
+            .await;
+        // The wallet paid for nothing but the sweep of what was its own.
+        let swept = |tx: &&Transaction| {
+            tx.input.iter().any(|input| {
+                let from = input.previous_output;
+                from.txid == commitment.compute_txid()
+                    && commitment.output[from.vout as usize].value.to_sat() == net
+            })
+        };
+        let sweep = txs.iter().copied().find(swept).unwrap();
+        assert_eq!(sweep.input.len(), 1);
+        assert_eq!(coins_sat(wallet), net - blocks.fee(sweep));
+        assert_eq!(lsp.parts.wallet.locked(), [] as [u128; 0]);
+    }
+
     async fn stop(self) {
         finish([&self.wallet, &self.payer, &self.lsp]).await;
     }
@@ -182,37 +217,7 @@ async fn goes_and_all_is_paid_out(depth: u32, with_all: bool) {
     assert!(lsp.lsp.as_ref().unwrap().orders().is_empty(), "it is over");
     assert_eq!(with(lsp, &sold.payer).len(), 1);
     sold.world.mine_home(&[lsp, wallet]).await;
-
-    let blocks = sold.world.blocks().await;
-    let commitment = blocks.spender(sold.funding).unwrap();
-    let net = (SIZE - FEE) / 1_000;
-    let to_wallet = commitment
-        .output
-        .iter()
-        .filter(|o| o.value == Amount::from_sat(net));
-    assert_eq!(to_wallet.count(), 1, "{commitment:?}");
-    let txs = blocks.after(sold.height);
-    let fees: u64 = txs.iter().map(|tx| blocks.fee(tx)).sum();
-    let left = blocks.unspent(commitment);
-    assert!(left
-        .iter()
-        .all(|o| commitment.output[o.vout as usize].value.to_sat() == ANCHOR));
-    let left = ANCHOR * left.len() as u64;
-    sold.world
-        .have(&[lsp, wallet], sold.coins - fees - left)
-        .await;
-    // The wallet paid for nothing but the sweep of what was its own.
-    let swept = |tx: &&Transaction| {
-        tx.input.iter().any(|input| {
-            let from = input.previous_output;
-            from.txid == commitment.compute_txid()
-                && commitment.output[from.vout as usize].value.to_sat() == net
-        })
-    };
-    let sweep = txs.iter().copied().find(swept).unwrap();
-    assert_eq!(sweep.input.len(), 1);
-    assert_eq!(coins_sat(wallet), net - blocks.fee(sweep));
-    assert_eq!(lsp.parts.wallet.locked(), [] as [u128; 0]);
+    sold.is_paid_out().await;
     // What both had with others goes on.
     until("the channel with the payer is usable", || {
         with(lsp, &sold.payer)[0].is_usable
@@ -252,6 +257,94 @@ async fn a_reorganisation_above_the_funding_costs_no_channel() {
     assert!(events(lsp, "channel_closed").await.is_empty());
     assert!(events(wallet, "channel_closed").await.is_empty());
     sold.stop().await;
+}
+
+/// The wallet's sweep is six blocks deep, and in none of those that take their place. Gives what it spends, and its fee.
+async fn a_sweep_is_gone() -> Option<(Sold, OutPoint, u64)> {
+    let mut sold = Sold::set().await?;
+    // The wallet, which would publish its own commitment transaction, is away.
+    sold.world.mine(10, &sold.all()).await;
+    let channel = ChannelId(with(&sold.lsp, &sold.wallet)[0].channel_id.0);
+    sold.wallet.stop().await.unwrap();
+    let why = Some("a test");
+    sold.lsp.close_channel(&channel, true, why).await.unwrap();
+    sold.world.comes_to_be_spent(sold.funding).await;
+    sold.world.mine(6, &[&sold.lsp, &sold.payer]).await;
+    sold.start_wallet().await;
+    let net = (SIZE - FEE) / 1_000;
+    let ours = {
+        let blocks = sold.world.blocks().await;
+        let commitment = blocks.spender(sold.funding).unwrap();
+        let is_ours = |o: &TxOut| o.value == Amount::from_sat(net);
+        let vout = commitment.output.iter().position(is_ours).unwrap();
+        OutPoint::new(commitment.compute_txid(), vout as u32)
+    };
+    let sweep = sold.world.comes_to_be_spent(ours).await;
+    sold.world.mine(6, &sold.all()).await;
+    let fee = {
+        let blocks = sold.world.blocks().await;
+        let confirmed = blocks.spender(ours).unwrap();
+        assert_eq!(confirmed.compute_txid(), sweep);
+        blocks.fee(confirmed)
+    };
+    assert_eq!(counted(&sold.wallet), (net - fee, 0));
+    assert!(sold.wallet.ledger_check().await.unwrap().verdict.ok);
+
+    sold.world.reorganise(6, false, &sold.all()).await;
+    assert!(sold.world.blocks().await.spender(ours).is_none());
+    Some((sold, ours, fee))
+}
+
+/// A wallet's coins in blocks, and what is on its way to it, sat.
+fn counted(wallet: &Node) -> (u64, u64) {
+    let balances = wallet.balances();
+    let sat = |value: &Value| value.as_u64().unwrap();
+    let confirmed = &balances["onchain"]["confirmed_sat"];
+    (sat(confirmed), sat(&balances["pending_sweep_sat"]))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_that_left_the_chain_is_counted_once() {
+    let Some((sold, _, fee)) = a_sweep_is_gone().await else {
+        return;
+    };
+    let net = (SIZE - FEE) / 1_000;
+    until("it is counted once", || {
+        match (coins_sat(&sold.wallet), counted(&sold.wallet)) {
+            (0, (0, pending)) => pending == net,
+            (coins, (0, 0)) => coins == net - fee,
+            _ => false,
+        }
+    })
+    .await;
+    sold.world.mine_home(&[&sold.lsp, &sold.wallet]).await;
+    sold.stop().await;
+}
+
+/// It comes home all the same, whether the mempool still has it or the node must send it again.
+async fn a_sweep_comes_back(forgotten: bool) {
+    let Some((mut sold, ours, _)) = a_sweep_is_gone().await else {
+        return;
+    };
+    if forgotten {
+        forget(&mut sold).await;
+        sold.world.mine_exactly(&[]).await;
+        sold.world.in_step(&sold.all()).await;
+    }
+    sold.world.comes_to_be_spent(ours).await;
+    sold.world.mine_home(&[&sold.lsp, &sold.wallet]).await;
+    sold.is_paid_out().await;
+    sold.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_leaves_the_chain_by_six_blocks() {
+    a_sweep_comes_back(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_leaves_the_chain_and_the_mempool() {
+    a_sweep_comes_back(true).await;
 }
 
 /// Before it is in a block: a bitcoind that crashed knows nothing of it any more.

@@ -186,6 +186,47 @@ async fn test_J_11_a_promise_is_broken_on_the_record() {
     finish([&wallet, &payer, &lsp]).await;
 }
 
+/// What was sold is over with its last block, and not before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn test_J_11_a_promise_is_kept_to_the_block() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let [lsp, payer, wallet] = world.sale(json!({}), None, None).await;
+    let bought = jit_invoice(&wallet, Some(SIZE)).await;
+    let paid = pay(&payer, &bought.bolt11).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded);
+    until("the order is paid", || order_state(&lsp) == "paid").await;
+    let funding = with(&lsp, &wallet)[0].funding_txo.unwrap().txid;
+    world.in_mempool(&funding.to_string()).await;
+    let channel = ChannelId(with(&lsp, &wallet)[0].channel_id.0);
+    let are = async |age: u32| {
+        until("both count confirmations", || {
+            with(&lsp, &wallet)[0].confirmations == Some(age)
+                && with(&wallet, &lsp)[0].confirmations == Some(age)
+        })
+        .await;
+    };
+    world.mine(143, &[&lsp, &payer, &wallet]).await;
+    are(143).await;
+    for force in [false, true] {
+        let refused = lsp.close_channel(&channel, force, None).await.unwrap_err();
+        assert_eq!(refused.code, "config");
+        assert!(refused.message.contains("143 are over"), "{refused}");
+    }
+    world.mine(1, &[&lsp, &payer, &wallet]).await;
+    are(144).await;
+    lsp.close_channel(&channel, false, None).await.unwrap();
+    for node in [&lsp, &wallet] {
+        let closed = event(node, "channel_closed").await;
+        let why = closed["reason"].as_str().unwrap();
+        assert!(why.contains("cooperatively"), "{why}");
+    }
+    assert!(ledger(&lsp, "promise_broken").await.is_empty());
+    assert!(ledger(&wallet, "lsp_broke_promise").await.is_empty());
+    finish([&wallet, &payer, &lsp]).await;
+}
+
 /// An LSP without coins offers nothing, and says so with the right code to whoever buys all the same; one whose pool is
 /// filled opens channels from coins of its size.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

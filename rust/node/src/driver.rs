@@ -490,15 +490,15 @@ fn announce_node(node: &Node) {
 
 async fn keep_fees(node: Arc<Node>) {
     let mut interval = tokio::time::interval(FEES);
-    interval.reset();
+    interval.reset(); // the start has asked
     loop {
-        interval.tick().await;
-        if let Err(e) = node.parts.fees.refresh(&*node.chain).await {
-            node.parts.log.warn("fees", format_args!("{e}"));
-        }
         match node.parts.fees.fresh() {
             Ok(_) => node.clear(Alarm::Fees),
             Err(e) => node.raise(Alarm::Fees, e.to_string()),
+        }
+        interval.tick().await;
+        if let Err(e) = node.parts.fees.refresh(&*node.chain).await {
+            node.parts.log.warn("fees", format_args!("{e}"));
         }
     }
 }

@@ -14,7 +14,7 @@ use lightning::chain::BestBlock;
 use lightning::events::PathFailure;
 use lightning::sign::EntropySource;
 use lightning::util::config::UserConfig;
-use lightning::util::sweep::OutputSpendStatus;
+use lightning::util::sweep::{OutputSpendStatus, TrackedSpendableOutput};
 use serde_json::json;
 use tokio::sync::{oneshot, watch, Notify};
 use tokio::task::JoinSet;
@@ -29,7 +29,7 @@ use crate::client::Client;
 use crate::closings::Closings;
 use crate::commit::{Boot, Committer};
 use crate::config::{ChainConfig, Config, StoreKind};
-use crate::convert;
+use crate::convert::{self, spendable};
 use crate::driver;
 use crate::error::{NodeError, StoreError};
 use crate::events::Events;
@@ -993,20 +993,20 @@ impl Node {
         self.sweeper
             .tracked_spendable_outputs()
             .iter()
-            .filter(|o| !self.is_swept(&o.status) && !self.parts.keys.has_lost(&o.descriptor))
+            .filter(|o| !self.is_swept(o) && !self.parts.keys.has_lost(&o.descriptor))
             .fold(0, |s, o| s.saturating_add(descriptor_sat(&o.descriptor)))
     }
 
-    /// Whether the wallet counts what became of an output; LDK remembers it for another four weeks.
-    fn is_swept(&self, status: &OutputSpendStatus) -> bool {
-        match status {
-            OutputSpendStatus::PendingInitialBroadcast { .. } => false,
-            OutputSpendStatus::PendingFirstConfirmation {
-                latest_spending_tx: tx,
-                ..
-            } => self.parts.wallet.knows(&tx.compute_txid()),
-            OutputSpendStatus::PendingThresholdConfirmations { .. } => true,
-        }
+    /// Whether the wallet counts what became of an output; LDK remembers it for another four weeks. Which sweep it was is
+    /// not asked: after a reorganisation LDK has made another one, and mempools keep the first.
+    fn is_swept(&self, output: &TrackedSpendableOutput) -> bool {
+        matches!(
+            output.status,
+            OutputSpendStatus::PendingThresholdConfirmations { .. }
+        ) || self
+            .parts
+            .wallet
+            .knows_spender(&spendable(&output.descriptor))
     }
 
     pub(crate) fn on_presence(self: &Arc<Self>, peer: &PublicKey, connected: bool) {

@@ -657,9 +657,11 @@ impl Wallet {
         confirmed_at(&self.state().bdk, txid)
     }
 
-    /// Whether a transaction pays to or from this wallet, in a block or in a mempool.
-    pub fn knows(&self, txid: &Txid) -> bool {
-        self.state().bdk.get_tx(*txid).is_some()
+    /// Whether a transaction to or from this wallet, in a block or in a mempool, spends this output.
+    pub fn knows_spender(&self, spent: &OutPoint) -> bool {
+        let state = self.state();
+        let spenders = state.bdk.tx_graph().outspends(*spent);
+        spenders.iter().any(|id| state.bdk.get_tx(*id).is_some())
     }
 
     /// Whether a transaction of this wallet's is in no block and given up: what would spend it can never be.
@@ -1983,7 +1985,7 @@ mod tests {
         assert!(net.wallet.unconfirmed().is_empty(), "not sent yet");
         net.wallet.broadcasted(&first);
         assert_eq!(net.wallet.unconfirmed(), std::slice::from_ref(&first));
-        assert!(net.wallet.knows(&first.compute_txid()));
+        assert!(net.wallet.knows_spender(&first.input[0].previous_output));
         net.restart(true);
         assert_eq!(net.wallet.unconfirmed(), std::slice::from_ref(&first));
         net.mine(vec![first.clone()]);

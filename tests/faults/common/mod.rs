@@ -90,6 +90,23 @@ impl World {
         more: Value,
         change: impl FnOnce(&mut Config),
     ) -> Result<Arc<Node>, NodeError> {
+        let config = self.settings(name, more, change);
+        // Shown when the test fails, or with --nocapture.
+        let prefix = name.to_owned();
+        let log = Arc::new(Log::new(
+            Level::Info,
+            Arc::new(move |record| {
+                if !record.target.starts_with("lightning::") || record.level != "INFO" {
+                    eprintln!("{prefix}: {} {}", record.target, record.message);
+                }
+                true
+            }),
+        ));
+        Node::start(config, log).await
+    }
+
+    /// What a node of this name is started with.
+    pub fn settings(&self, name: &str, more: Value, change: impl FnOnce(&mut Config)) -> Config {
         let bitcoind = &self.running.config;
         let mut settings = json!({
             "network": "regtest",
@@ -112,18 +129,7 @@ impl World {
         map.extend(more.as_object().unwrap().clone());
         let mut config = Config::from_json(settings).unwrap();
         change(&mut config);
-        // Shown when the test fails, or with --nocapture.
-        let prefix = name.to_owned();
-        let log = Arc::new(Log::new(
-            Level::Info,
-            Arc::new(move |record| {
-                if !record.target.starts_with("lightning::") || record.level != "INFO" {
-                    eprintln!("{prefix}: {} {}", record.target, record.message);
-                }
-                true
-            }),
-        ));
-        Node::start(config, log).await
+        config
     }
 
     /// An LSP that sells, and cheats as `fault` says.
@@ -327,6 +333,21 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) {
 
 /// The next event of this kind; those before it are passed over.
 pub async fn event(node: &Node, kind: &str) -> Value {
+    event_within(PATIENCE, node, kind).await
+}
+
+/// The next alarm is this one, on or over, and the status says the same. Fees are only looked at once a minute.
+pub async fn alarm(node: &Node, alarm: &str, on: bool) {
+    let told = event_within(PATIENCE * 2, node, "alarm").await;
+    assert_eq!((&told["alarm"], &told["on"]), (&json!(alarm), &json!(on)));
+    let mut said = json!({});
+    if on {
+        said[alarm] = told["message"].clone();
+    }
+    assert_eq!(node.status()["alarms"], said);
+}
+
+async fn event_within(patience: Duration, node: &Node, kind: &str) -> Value {
     let search = async {
         loop {
             let next = node.events.next(READER).await.unwrap();
@@ -339,7 +360,7 @@ pub async fn event(node: &Node, kind: &str) -> Value {
             }
         }
     };
-    let found = tokio::time::timeout(PATIENCE, search).await;
+    let found = tokio::time::timeout(patience, search).await;
     found.unwrap_or_else(|_| panic!("no event {kind}"))
 }
 

@@ -402,20 +402,23 @@ async def run_ending(
 
     async def answered(peer: Peer | None) -> Peer:
         while True:
-            try:
-                if peer is None:
-                    await asyncio.wait_for(up.wait(), 60)
+            if peer is None:
+                await asyncio.wait_for(up.wait(), 60)
+                try:
                     peer = await Peer.connect(target)
+                except (PeerGoneError, EOFError, OSError, asyncio.TimeoutError):
+                    continue
+            try:
                 why, took = await _buy(peer)
-                if why == NOTHING and not up.is_set():
-                    continue  # its channel is not there again
-                report.count(why, took)
-                return peer
-            except (PeerGoneError, EOFError, OSError):
-                if peer is not None:
-                    await peer.close()
+            except (PeerGoneError, EOFError, ConnectionError):
+                await peer.close()
                 peer = None
                 report.gone += 1
+                continue
+            if why == NOTHING and not up.is_set():
+                continue  # its channel is not there again
+            report.count(why, took)
+            return peer
 
     async def client() -> None:
         peer: Peer | None = None

@@ -275,7 +275,7 @@ class HookRunner:
 
     def _reply(self, id: int, text: str, body: str, began: float) -> None:
         if os.getpid() != self._pid:
-            # A child that a hook forked and that came back: loop and node are its parent's.
+            # A child that was forked while a hook ran: loop and node are its parent's.
             os._exit(0)
         if self._native is not None:
             self._native.answer(id, body)

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TimeoutError_
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +21,8 @@ from .storage.protocol import Change, Delete, Loaded, Put, Row, Store
 _log = logging.getLogger("ldkjit.store")
 # A node that has stopped lets go of its store at once; one whose store hangs may never.
 _LET_GO_S = 10.0
+# A guest that waits for longer would keep a program from ending.
+_ANSWER_S = 60.0
 _T = TypeVar("_T")
 
 
@@ -136,7 +139,10 @@ class _Thread(threading.Thread):
                 raise _closed()
             self._guests.append((work, answer))
             self._bell.send(b"x")
-        return answer.result()
+        try:
+            return answer.result(_ANSWER_S)
+        except TimeoutError_:
+            raise StoreError("the store does not answer") from None
 
     def end(self) -> None:
         """End a thread without a node."""
@@ -213,7 +219,10 @@ class _Thread(threading.Thread):
             self._ear.close()
             self._bell.close()
             if _threads.get(id(self._store)) is self:
-                del _threads[id(self._store)]
+                if self._before is None or self._before._ended:
+                    del _threads[id(self._store)]
+                else:
+                    _threads[id(self._store)] = self._before  # it has the store still
 
 
 def _start(store: Store, door: Door | None) -> _Thread:

@@ -154,6 +154,11 @@ class LightningBalance(Model):
     claimable: Msat = Field(validation_alias="claimable_msat")
     """Is this node's in all, if every channel closed now. A payment of its own on the way out does
     not count, not even on the chain, before it has failed for good: it may still succeed."""
+    left_on_chain: dict[str, int] = Field(
+        default_factory=dict, validation_alias="left_on_chain_sat"
+    )
+    """HTLCs of closed channels, satoshi by payment hash, that cost more to claim than they are: a
+    payment among them has no end before fees fall, or its receiver's side claims it."""
     depends_on_lsp: Msat = Field(validation_alias="depends_on_lsp_msat")
     """The share of it in channels not yet confirmed: the LSP could still take it."""
 

@@ -405,7 +405,7 @@ class _Asker:
 
     async def _answer(self, hook: Callable[[Any], Any], question: Question) -> Any:
         if is_coroutine(hook):
-            return await asyncio.wait_for(hook(question), self._timeout)
+            return await asyncio.wait_for(_guarded(hook, question), self._timeout)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
@@ -438,6 +438,14 @@ class _Asker:
         if inspect.iscoroutine(told):  # a node refuses it too
             told.close()
         return told
+
+
+async def _guarded(hook: Callable[[Any], Any], question: Question) -> Any:
+    """Its answer; a hook ends no program, which it would as a task of its own."""
+    try:
+        return await hook(question)
+    except SystemExit as error:
+        raise RuntimeError("the hook exits") from error
 
 
 def _serve(calls: queue.SimpleQueue[Callable[[], None] | None]) -> None:

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bitcoin::{OutPoint, Transaction};
+use bitcoin::{OutPoint, Transaction, TxOut};
 use ldkjit_core::ids::{ChannelId, PaymentHash};
 use ldkjit_node::lsp::Fault;
 use ldkjit_node::node::Node;
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::common::chain::{Blocks, ANCHOR};
 use crate::common::{
     assert_failed, buys_from, coins_sat, count, event, events, finish, id, jit_invoice, ledger,
-    on_disk, order_state, outcome, pay, room, until, with, World,
+    on_disk, order_state, outcome, pay, room, send, until, with, World,
 };
 
 const SIZE: u64 = 100_000_000;
@@ -138,6 +138,62 @@ impl Stage {
             assert!(known.is_some(), "its funding is published");
         }
     }
+}
+
+/// A payment's HTLC is worth less than its claim: it is left on the chain, and claimed when fees have fallen. LDK itself
+/// asks for no less than it once did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_htlc_that_is_not_worth_its_claim_waits_for_lower_fees() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let small = 3_000_000;
+    let at = |rate: u32| on_disk(json!({"fee_fallback_sat_per_kw": rate}));
+    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
+    let payer = world.node("payer", at(5_000), None).await;
+    let wallet = world.wallet(&lsp, json!({}), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, PAYER_SAT).await;
+    world.mine(6, &[&lsp, &payer, &wallet]).await;
+    let bought = jit_invoice(&wallet, Some(small)).await;
+    wallet.stop().await.unwrap();
+    until("the wallet is away", || !lsp.is_connected(&id(&wallet))).await;
+    let hash = send(&payer, &bought.bolt11, None).await;
+    until("it is held", || order_state(&lsp) == "waking").await;
+
+    let channel = with(&payer, &lsp).remove(0);
+    let expiry = channel.pending_outbound_htlcs[0].cltv_expiry;
+    let funding = channel.funding_txo.unwrap().into_bitcoin_outpoint();
+    let closing = ChannelId(channel.channel_id.0);
+    payer.close_channel(&closing, true, None).await.unwrap();
+    world.comes_to_be_spent(funding).await;
+    world
+        .mine(expiry + 1 - payer.height(), &[&lsp, &payer])
+        .await;
+    let left = |payer: &Node| payer.balances()["lightning"]["left_on_chain_sat"].clone();
+    let expected = json!({ hash.to_string(): small / 1_000 });
+    until("it is left", || left(&payer) == expected).await;
+    // LDK tries higher rates meanwhile.
+    world.mine(40, &[&lsp, &payer]).await;
+    let pending = payer.payments.pending(&hash).unwrap().status;
+    assert_eq!(pending, PaymentStatus::Pending);
+    assert_eq!(left(&payer), expected);
+
+    let payer = world.restarted(&payer, at(500)).await;
+    world.mine(1, &[&lsp, &payer]).await;
+    let htlc = {
+        let blocks = world.blocks().await;
+        let commitment = blocks.spender(funding).unwrap();
+        let is_it = |o: &TxOut| o.value.to_sat() == small / 1_000;
+        let vout = commitment.output.iter().position(is_it).unwrap();
+        OutPoint::new(commitment.compute_txid(), vout as u32)
+    };
+    world.comes_to_be_spent(htlc).await;
+    world.mine(6, &[&lsp, &payer]).await;
+    assert_failed(&outcome(&payer, &hash).await);
+    until("nothing is left", || left(&payer) == json!({})).await;
+    world.mine_home(&[&payer]).await;
+    finish([&payer, &lsp]).await;
 }
 
 /// What these nodes own in coins and in channels that they funded, sat.

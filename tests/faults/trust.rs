@@ -2,13 +2,13 @@
 
 use crate::common::{
     address, asks, assert_failed, buys_from, event, finish, id, jit_invoice, ledger, on_disk,
-    order, order_state, outcome, pay, send, service, until, with, World, PATIENCE,
+    order, order_state, outcome, pay, room, send, service, until, with, World, PATIENCE,
 };
 use ldkjit_core::ids::ChannelId;
 use ldkjit_node::client::JitChoice;
 use ldkjit_node::lsp::Fault;
 use ldkjit_node::payments::PaymentStatus;
-use serde_json::json;
+use serde_json::{json, Value};
 
 const SIZE: u64 = 50_000_000;
 
@@ -184,6 +184,41 @@ async fn test_J_11_a_promise_is_broken_on_the_record() {
     );
     assert_eq!(ledger(&wallet, "lsp_broke_promise").await.len(), 1);
     finish([&wallet, &payer, &lsp]).await;
+}
+
+/// A close that does not come about breaks nothing; a node that sells no more keeps what it sold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn test_J_11_a_promise_outlives_the_shop() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let shop = on_disk(service("lsp_trusts_client", json!({})));
+    let lsp = world.node("lsp", shop.clone(), None).await;
+    let buyer = buys_from(&lsp, json!({}));
+    let [payer, wallet] = world.customers(&lsp, buyer, None).await;
+    let bought = jit_invoice(&wallet, Some(SIZE)).await;
+    let paid = pay(&payer, &bought.bolt11).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded);
+    until("the order is paid", || order_state(&lsp) == "paid").await;
+    until("no HTLC is left", || room(&lsp, &wallet).is_some()).await;
+    let channel = ChannelId(with(&lsp, &wallet)[0].channel_id.0);
+    wallet.stop().await.unwrap();
+    until("it is gone", || !lsp.is_connected(&id(&wallet))).await;
+    let why = Some("moving house");
+    let refused = lsp.close_channel(&channel, false, why).await.unwrap_err();
+    assert_eq!(refused.code, "peer");
+    assert!(ledger(&lsp, "promise_broken").await.is_empty());
+
+    let mut bare = shop;
+    bare["lsp"] = Value::Null;
+    let lsp = world.restarted(&lsp, bare).await;
+    for force in [false, true] {
+        let refused = lsp.close_channel(&channel, force, None).await.unwrap_err();
+        assert_eq!(refused.code, "config");
+        assert!(refused.message.contains("was sold"), "{refused}");
+    }
+    lsp.close_channel(&channel, true, why).await.unwrap();
+    finish([&payer, &lsp]).await;
 }
 
 /// What was sold is over with its last block, and not before.

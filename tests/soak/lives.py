@@ -242,6 +242,11 @@ class Lives(Stage):
                 # The call was never durable.
                 begun = False
                 return {"status": "refused"} if expired else None
+            if payment["status"] == "pending" and self.ending.is_set():
+                # No more fees fall here, and so it has no end.
+                left = (await payer.call("balances"))["lightning"]["left_on_chain_sat"]
+                if payment_hash in left:
+                    return {"status": "left"}
             return payment if payment["status"] != "pending" else None
 
         payment = await self._until(finished, what, more=on_chain)
@@ -265,6 +270,7 @@ class Lives(Stage):
         )
         self.paid.append(paid)
         self.report.payments += succeeded
+        self.report.world["a payment's end is not worth its claim"] += payment["status"] == "left"
         self.report.payments_failed += not succeeded
         if not succeeded and payee is self.payer and amount <= CLAIM_SAT * 1_000:
             paid.borne_msat = await self._borne(payment_hash)
@@ -430,11 +436,16 @@ class Lives(Stage):
         # or one that the channel took along and that costs more to claim than it is worth.
         missing = due // 1_000 - got
         small += DUST_SAT + 1
-        left = (
-            p.received_msat // 1_000
+        left = [
+            (p.received_msat or 0) // 1_000
             for p in self.paid
-            if p.payee == wallet.name and p.received_msat <= CLAIM_SAT * 1_000
-        )
+            if p.payee == wallet.name and (p.received_msat or 0) <= CLAIM_SAT * 1_000
+        ]
+        left += [
+            p.amount_msat // 1_000
+            for p in self.paid
+            if p.payer == wallet.name and p.status == "left"
+        ]
         if missing > small and any(0 <= missing - sat <= small for sat in left):
             self.report.world["an HTLC is not worth its claim"] += 1
         elif not 0 <= missing <= small:

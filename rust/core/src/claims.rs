@@ -21,3 +21,15 @@ pub fn are_worth_claiming(values_sat: &[u64], sat_per_kw: u32) -> bool {
         .div_ceil(1_000);
     u128::from(sum) > cost
 }
+
+/// The rate at which to claim HTLCs of these values, if they are worth it: the one that LDK asks for, which never falls
+/// below one that it has asked for before, or else the present one.
+#[must_use]
+pub fn rate_to_claim_at(
+    values_sat: &[u64],
+    asked_sat_per_kw: u32,
+    now_sat_per_kw: u32,
+) -> Option<u32> {
+    let mut rates = [asked_sat_per_kw, now_sat_per_kw.min(asked_sat_per_kw)].into_iter();
+    rates.find(|rate| are_worth_claiming(values_sat, *rate))
+}

@@ -130,6 +130,14 @@ impl Lending {
     pub fn strangers_share(&self, limit: u128) -> u128 {
         share(limit, self.strangers_ppm.min(1_000_000))
     }
+
+    /// Their share of a number of things: at least one, unless they have no share.
+    #[must_use]
+    pub fn strangers_count(&self, limit: u32) -> u32 {
+        let share = u32::try_from(self.strangers_share(limit.into())).unwrap_or(u32::MAX);
+        let least = u32::from(self.strangers_ppm > 0);
+        share.max(least.min(limit))
+    }
 }
 
 /// What the service has at the moment.

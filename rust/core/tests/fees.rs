@@ -2,7 +2,7 @@
 #![allow(non_snake_case, clippy::unwrap_used, clippy::arithmetic_side_effects)]
 
 use ldkjit_core::amount::Msat;
-use ldkjit_core::claims::are_worth_claiming;
+use ldkjit_core::claims::{are_worth_claiming, rate_to_claim_at};
 use ldkjit_core::fee::{opening_fee, split_fee};
 use ldkjit_core::reason::Reason;
 use ldkjit_core::sizing::Sizing;
@@ -20,6 +20,16 @@ fn an_htlc_is_worth_more_than_its_claim() {
     assert!(are_worth_claiming(&[5_511], 5_000));
     assert!(are_worth_claiming(&[2_514], 253));
     assert!(are_worth_claiming(&[u64::MAX, 1], u32::MAX));
+}
+
+#[test]
+fn a_claim_is_made_at_the_rate_asked_for_or_at_todays_if_that_is_lower() {
+    assert_eq!(rate_to_claim_at(&[5_511], 5_000, 250), Some(5_000));
+    assert_eq!(rate_to_claim_at(&[5_510], 5_000, 250), Some(250));
+    assert_eq!(rate_to_claim_at(&[5_510], 5_000, 5_000), None);
+    // LDK asks for less than it would today.
+    assert_eq!(rate_to_claim_at(&[5_510], 5_001, 9_000), None);
+    assert_eq!(rate_to_claim_at(&[5_511], 5_000, 9_000), Some(5_000));
 }
 
 #[test]

@@ -118,6 +118,23 @@ fn unconfirmed_values_have_limits_of_their_own() {
 }
 
 #[test]
+fn strangers_may_have_one_of_few_things_unless_they_may_have_nothing() {
+    let count = |strangers_ppm, limit| {
+        let lending = Lending {
+            strangers_ppm,
+            ..Lending::default()
+        };
+        lending.strangers_count(limit)
+    };
+    assert_eq!(
+        [0, 1, 2, 3, 1_000].map(|n| count(500_000, n)),
+        [0, 1, 1, 1, 500]
+    );
+    assert_eq!([1, 1_000].map(|n| count(0, n)), [0, 0]);
+    assert_eq!(count(2_000_000, u32::MAX), u32::MAX);
+}
+
+#[test]
 fn strangers_share_every_limit() {
     let of = |clients: std::ops::Range<u8>, size| {
         let sold: Vec<_> = clients.map(|c| order(c, size, None, 0)).collect();

@@ -15,7 +15,7 @@ use crate::sync::lock;
 pub enum Alarm {
     /// This machine's clock is wrong, or was set: offers and payments expire by it.
     Clock,
-    /// The chain source does not answer.
+    /// The chain source does not answer, its blocks cannot be had, or none came for long.
     Chain,
     /// There is no fresh estimate of fees: nothing is opened or sent.
     Fees,

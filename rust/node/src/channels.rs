@@ -5,6 +5,7 @@ use std::time::Duration;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::ScriptBuf;
 use ldkjit_core::ids::{ChannelId, NodeId, OpenId, Scid};
+use ldkjit_core::ledger::LedgerEntry;
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::util::errors::APIError;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::convert;
 use crate::error::NodeError;
+use crate::lsp::order_of;
 use crate::node::Node;
 use crate::sync::lock;
 use crate::wallet::ANY_DEPTH;
@@ -254,6 +256,7 @@ impl Node {
         &self,
         id: &lightning::ln::types::ChannelId,
         peer: &PublicKey,
+        broken: Option<&LedgerEntry>,
     ) -> Result<(), NodeError> {
         let mut tries = CLOSE_TRIES;
         loop {
@@ -264,7 +267,13 @@ impl Node {
                 .retryable());
             }
             tries = tries.saturating_sub(1);
-            match self.cm.close_channel(id, peer) {
+            let gate = self.parts.journal.gate().await;
+            let agreed = self.cm.close_channel(id, peer);
+            if agreed.is_ok() {
+                broken.into_iter().for_each(|row| self.record(row));
+            }
+            drop(gate);
+            match agreed {
                 Ok(()) => return Ok(()),
                 Err(APIError::ChannelUnavailable { .. }) if tries > 0 => {
                     self.parts.journal.durable().await?;
@@ -287,17 +296,30 @@ impl Node {
         break_promise: Option<&str>,
     ) -> Result<(), NodeError> {
         let channel = self.find_channel(id)?;
-        if let Some(lsp) = &self.lsp {
-            lsp.may_close(self, &channel, break_promise)?;
-        }
+        let broken = match &self.lsp {
+            Some(lsp) => lsp.may_close(self, &channel, break_promise)?,
+            // Only the service knows for how long.
+            None if order_of(OpenId(channel.user_channel_id)).is_some()
+                && break_promise.is_none() =>
+            {
+                return Err(NodeError::config(
+                    "this channel was sold: start the node with lsp, which knows for how long; \
+                     break_promise closes it all the same",
+                ))
+            }
+            None => None,
+        };
         let peer = channel.counterparty.node_id;
         if force {
             let why = "closed by the operator".to_string();
+            let _gate = self.parts.journal.gate().await;
             self.cm
                 .force_close_broadcasting_latest_txn(&channel.channel_id, &peer, why)
                 .map_err(|e| NodeError::peer(format!("not closed: {e:?}")))?;
+            broken.iter().for_each(|row| self.record(row));
         } else {
-            self.agree_to_close(&channel.channel_id, &peer).await?;
+            self.agree_to_close(&channel.channel_id, &peer, broken.as_ref())
+                .await?;
         }
         self.wake.notify_one();
         Ok(self.parts.journal.durable().await?)

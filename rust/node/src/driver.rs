@@ -10,13 +10,10 @@ use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
 use lightning::events::bump_transaction::BumpTransactionEvent;
 use lightning::events::{Event, ReplayEvent};
-use lightning::sign::HTLCDescriptor;
 use lightning_block_sync::init::synchronize_listeners;
 use lightning_block_sync::poll::{ChainPoller, ChainTip, ValidatedBlockHeader};
 use lightning_block_sync::{SpvClient, UnboundedCache};
 
-use ldkjit_core::amount::Msat;
-use ldkjit_core::claims::are_worth_claiming;
 use ldkjit_core::clock::{self, Skew};
 use ldkjit_core::lsps0::{side_of, Side};
 use ldkjit_core::time::Millis;
@@ -32,6 +29,7 @@ use crate::events::NodeEvent;
 use crate::forced;
 use crate::handler;
 use crate::ldk::{self, ChannelManager, Monitor, Parts, Sweeper};
+use crate::left;
 use crate::log::now_ms;
 use crate::lsp::{webhooks, Service};
 use crate::lsps::{Inbox, Incoming};
@@ -328,26 +326,14 @@ async fn watch_monitors(node: Arc<Node>) {
                         }) if node.recovery.is_some() || spends_forgotten(node, &commitment_tx) => {
                             Ok(())
                         }
-                        // Offered again with each rate that LDK tries.
-                        Event::BumpTransaction(BumpTransactionEvent::HTLCResolution {
-                            target_feerate_sat_per_1000_weight: rate,
-                            htlc_descriptors,
-                            ..
-                        }) if !are_worth_claiming(&values(&htlc_descriptors), rate) => {
-                            node.parts.log.debug(
-                                "chain",
-                                format_args!(
-                                    "{} HTLCs are not claimed: at {rate} sat per 1000 weight it costs more than they are",
-                                    htlc_descriptors.len()
-                                ),
-                            );
-                            Ok(())
-                        }
-                        Event::BumpTransaction(bump) => {
-                            bumper.handle_event(&bump).await;
+                        Event::BumpTransaction(mut bump) => {
+                            if !left::leaves(node, &mut bump) {
+                                bumper.handle_event(&bump).await;
+                            }
                             // LDK keeps a commitment transaction back that it has no coin to pay more for. A miner may
                             // take it for what it pays itself, and nothing else brings the money home.
-                            if let BumpTransactionEvent::ChannelClose { commitment_tx, .. } = &bump {
+                            if let BumpTransactionEvent::ChannelClose { commitment_tx, .. } = &bump
+                            {
                                 node.parts.broadcaster.at_least(commitment_tx);
                             }
                             Ok(())
@@ -381,11 +367,6 @@ fn spends_forgotten(node: &Node, commitment: &Transaction) -> bool {
 }
 
 /// What these HTLCs are worth, sat.
-fn values(htlcs: &[HTLCDescriptor]) -> Vec<u64> {
-    let msat = htlcs.iter().map(|descriptor| descriptor.htlc.amount_msat);
-    msat.map(|msat| Msat(msat).sat_floor()).collect()
-}
-
 /// LSPS messages, and who comes and goes.
 async fn read_messages(node: Arc<Node>, mut inbox: Inbox) {
     while let Some(incoming) = inbox.next().await {

@@ -38,6 +38,7 @@ pub mod inbound;
 pub mod journal;
 pub mod keys;
 pub mod ldk;
+pub mod left;
 pub mod log;
 pub mod lsp;
 pub mod lsps;

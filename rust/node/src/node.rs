@@ -44,6 +44,7 @@ use crate::keys::{Keys, Seed, SEED_FILE};
 use crate::ldk::{
     self, ChainMonitor, ChannelManager, Gossip, Graph, Parts, PeerManager, Scorer, Sweeper,
 };
+use crate::left::Left;
 use crate::log::{now_ms, Log};
 use crate::lsp::webhooks::Hooks;
 use crate::lsp::Service;
@@ -129,6 +130,8 @@ pub struct Node {
     pub forwards: Arc<Forwards>,
     /// Channels whose funding does not confirm.
     pub overdue: Overdue,
+    /// HTLCs that cost more to claim than they are.
+    pub left: Left,
     /// Closed channels whose commitment transaction LDK does not publish.
     pub forced: Forced,
     /// Tells what is on its way from monitors to the sweeper.
@@ -507,6 +510,7 @@ impl Node {
             closings,
             forwards,
             overdue,
+            left: Left::default(),
             forced: Forced::default(),
             hand_over: HandOver::default(),
             net,
@@ -976,6 +980,7 @@ impl Node {
                 "outbound_msat": sum(&|c| c.outbound_capacity_msat),
                 "inbound_msat": sum(&|c| c.inbound_capacity_msat),
                 "claimable_msat": claimable_sat.saturating_mul(1_000),
+                "left_on_chain_sat": self.left.of(&claimable),
                 "depends_on_lsp_msat": sum(&|c| {
                     if !c.is_outbound && c.confirmations.unwrap_or(0) == 0 && c.is_channel_ready {
                         c.outbound_capacity_msat

@@ -11,6 +11,8 @@ use crate::node::Node;
 
 /// The node is in step with bitcoind within a moment; a chain that moves all the time is not waited for.
 const TRIES: u32 = 50;
+/// So often in a row, and what is absent is.
+const SURE: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The ledger against wallet and LDK, and these against the chain.
@@ -43,10 +45,12 @@ pub(crate) async fn checked(node: &Node, mut verdict: Verdict) -> Checked {
 /// # Errors
 /// `chain` when bitcoind does not answer or its tip does not stay for long enough.
 async fn absent(node: &Node) -> Result<Vec<OutPoint>, NodeError> {
+    let mut believed = believed(node);
+    let mut looks = 0_u32;
     for _ in 0..TRIES {
         let before = *node.tip.borrow();
         let mut absent = Vec::new();
-        for (outpoint, value) in believed(node) {
+        for (outpoint, value) in believed {
             let found = node.chain.tx_out(&outpoint, false).await?;
             if found.is_none_or(|found| found.output.value != value) {
                 absent.push(outpoint);
@@ -55,10 +59,20 @@ async fn absent(node: &Node) -> Result<Vec<OutPoint>, NodeError> {
         // Both of one tip, before and after.
         let of_one_tip = node.chain.best_block().await?.block_hash == before.hash
             && node.tip.borrow().hash == before.hash;
-        if of_one_tip {
+        looks = if of_one_tip {
+            looks.saturating_add(1)
+        } else {
+            0
+        };
+        if of_one_tip && (absent.is_empty() || looks >= SURE) {
             return Ok(absent);
         }
         tokio::time::sleep(PAUSE).await;
+        // What a block has just spent is believed in until its events are handled.
+        believed = self::believed(node);
+        if of_one_tip {
+            believed.retain(|(outpoint, _)| absent.contains(outpoint));
+        }
     }
     Err(NodeError::new("chain", "the chain does not stand still"))
 }

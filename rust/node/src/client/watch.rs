@@ -7,6 +7,7 @@ use bitcoin::{OutPoint, Transaction, Txid};
 use ldkjit_core::ids::ChannelId;
 use serde::{Deserialize, Serialize};
 
+use crate::chain::ChainError;
 use crate::commit::read_kind;
 use crate::error::NodeError;
 use crate::events::NodeEvent;
@@ -20,7 +21,7 @@ const BURIED: u32 = 6;
 /// Blocks after which a funding transaction that is in no block and no mempool is told of.
 const OVERDUE: u32 = 3;
 /// A week of blocks: nobody looks for a conflict in more of them.
-const MOST_BLOCKS: usize = 1_008;
+const MOST_BLOCKS: u32 = 1_008;
 
 /// One funding transaction that the balance depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,11 +35,18 @@ struct Watch {
     /// Whether it was told of.
     #[serde(default)]
     told: bool,
+    /// The height up to which blocks were looked through for a conflict.
+    #[serde(default)]
+    searched: u32,
 }
 
 /// Every funding transaction that is watched.
 #[derive(Default)]
-pub struct Watches(Mutex<BTreeMap<ChannelId, Watch>>);
+pub struct Watches {
+    by_channel: Mutex<BTreeMap<ChannelId, Watch>>,
+    /// One look at a time: each may take long, and ends with what it keeps.
+    turn: tokio::sync::Mutex<()>,
+}
 
 impl Watches {
     /// The watches as the store left them.
@@ -48,7 +56,10 @@ impl Watches {
     pub fn load(live: &[(String, String, Vec<u8>)]) -> Result<Self, NodeError> {
         let watches: Vec<(String, Watch)> = read_kind(live, KIND, "watch")?;
         let by_channel = watches.into_iter().map(|(_, watch)| (watch.channel, watch));
-        Ok(Self(Mutex::new(by_channel.collect())))
+        Ok(Self {
+            by_channel: Mutex::new(by_channel.collect()),
+            ..Self::default()
+        })
     }
 
     /// From now on the balance depends on this funding transaction.
@@ -61,6 +72,7 @@ impl Watches {
                 inputs: Vec::new(),
                 since: node.height(),
                 told: false,
+                searched: 0,
             },
         );
     }
@@ -70,22 +82,23 @@ impl Watches {
             node.parts
                 .journal
                 .put(KIND, watch.channel.to_string(), bytes);
-            lock(&self.0).insert(watch.channel, watch);
+            lock(&self.by_channel).insert(watch.channel, watch);
         }
     }
 
     fn drop(&self, node: &Node, channel: &ChannelId) {
-        lock(&self.0).remove(channel);
+        lock(&self.by_channel).remove(channel);
         node.parts.journal.delete(KIND, channel.to_string());
     }
 
     fn all(&self) -> Vec<Watch> {
-        lock(&self.0).values().cloned().collect()
+        lock(&self.by_channel).values().cloned().collect()
     }
 }
 
 /// Looks at every watched funding transaction: at the start, after a claim, and after each block.
 pub async fn look(node: Arc<Node>) {
+    let _turn = node.client.watches.turn.lock().await;
     for watch in node.client.watches.all() {
         if let Err(e) = look_at(&node, watch).await {
             node.parts
@@ -114,7 +127,11 @@ async fn look_at(node: &Node, mut watch: Watch) -> Result<(), NodeError> {
         node.client.watches.drop(node, &watch.channel);
         return Ok(());
     };
-    if let Some(conflict) = conflict_of(node, &watch).await? {
+    // A block has it: what spends it is a commitment transaction, which LDK is about to tell of.
+    if open.confirmations.is_some_and(|depth| depth > 0) {
+        return Ok(());
+    }
+    if let Some(conflict) = conflict_of(node, &mut watch).await? {
         node.parts.log.error(
             "client",
             format_args!(
@@ -142,7 +159,7 @@ async fn look_at(node: &Node, mut watch: Watch) -> Result<(), NodeError> {
 
 /// Another transaction that spends what the funding spends, in the mempool or in a block: any since the preimage was
 /// released, as this node may have been away.
-async fn conflict_of(node: &Node, watch: &Watch) -> Result<Option<Txid>, NodeError> {
+async fn conflict_of(node: &Node, watch: &mut Watch) -> Result<Option<Txid>, NodeError> {
     let txid = watch.funding.txid;
     let in_mempool = node.chain.spenders(&watch.inputs).await?;
     if let Some(conflict) = in_mempool.into_iter().flatten().find(|id| *id != txid) {
@@ -157,17 +174,23 @@ async fn conflict_of(node: &Node, watch: &Watch) -> Result<Option<Txid>, NodeErr
     }
     let spends = |tx: &Transaction| {
         let mut inputs = tx.input.iter().map(|i| i.previous_output);
-        inputs.any(|input| watch.inputs.contains(&input))
+        inputs.any(|input| watch.inputs.contains(&input)) && tx.compute_txid() != txid
     };
-    // A reorganisation may have put it into a block of the same height as one that was there.
-    let first = watch.since.saturating_sub(BURIED);
-    for height in (first..=node.height()).rev().take(MOST_BLOCKS) {
+    let tip = node.height();
+    // Others may have taken the place of the last blocks that were looked through.
+    let first = watch.since.max(watch.searched).saturating_sub(BURIED);
+    for height in first.max(tip.saturating_sub(MOST_BLOCKS))..=tip {
         let hash = node.chain.block_hash(height).await?;
-        let block = node.chain.block(&hash).await?;
-        let spender = block.txdata.iter().find(|tx| spends(tx));
-        if let Some(id) = spender.map(Transaction::compute_txid) {
-            return Ok(Some(id).filter(|id| *id != txid));
+        let block = match node.chain.block(&hash).await {
+            Err(ChainError::Pruned) => continue,
+            block => block?,
+        };
+        let conflict = block.txdata.iter().find(|tx| spends(tx));
+        if let Some(conflict) = conflict.map(Transaction::compute_txid) {
+            return Ok(Some(conflict));
         }
     }
+    watch.searched = tip;
+    node.client.watches.keep(node, watch.clone());
     Ok(None)
 }

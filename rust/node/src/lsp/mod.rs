@@ -256,7 +256,6 @@ impl Service {
 
     fn limits(&self, node: &Node) -> OrderLimits {
         let l = &self.config.limits;
-        let of_strangers = self.rules.lending.strangers_share(l.max_held.into());
         OrderLimits {
             collect_ms: l.collect_ms,
             wake_ms: l.wake_ms,
@@ -265,7 +264,7 @@ impl Service {
             claim_ms: l.claim_ms,
             max_held_per_client: l.max_held_per_client,
             max_held: l.max_held,
-            max_held_of_strangers: u32::try_from(of_strangers).unwrap_or(u32::MAX),
+            max_held_of_strangers: self.rules.lending.strangers_count(l.max_held),
             htlc_minimum: Msat(l.htlc_minimum_msat),
             max_opens: l.max_opens,
             charge_on_reuse: l.charge_on_reuse,

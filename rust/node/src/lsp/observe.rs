@@ -750,7 +750,7 @@ impl Service {
     }
 
     /// Whether the operator may close a channel: not before the lifetime that was sold is over (J-11), unless a reason
-    /// is given, which is logged and written down.
+    /// is given; then what is to be written down with the close.
     ///
     /// # Errors
     /// `config`, with the confirmations still owed.
@@ -759,18 +759,18 @@ impl Service {
         node: &Node,
         channel: &lightning::ln::channel_state::ChannelDetails,
         break_promise: Option<&str>,
-    ) -> Result<(), crate::error::NodeError> {
+    ) -> Result<Option<LedgerEntry>, crate::error::NodeError> {
         let Some(scid) = order_of(OpenId(channel.user_channel_id)) else {
-            return Ok(());
+            return Ok(None);
         };
         let state = lock(&self.state);
         let Some(order) = state.orders.get(&scid).filter(|order| order.paid) else {
-            return Ok(());
+            return Ok(None);
         };
         let owed = order.terms.params.min_lifetime;
         let age = channel.confirmations.unwrap_or(0);
         if age >= owed {
-            return Ok(());
+            return Ok(None);
         }
         let log = &node.parts.log;
         let Some(why) = break_promise else {
@@ -786,16 +786,15 @@ impl Service {
         let why = clean_text(why);
         log.warn(
             "lsp",
-            format_args!("order {scid}: closed after {age} of {owed} blocks sold: {why}"),
+            format_args!("order {scid}: to be closed after {age} of {owed} blocks sold: {why}"),
         );
-        node.record(&LedgerEntry::PromiseBroken {
+        Ok(Some(LedgerEntry::PromiseBroken {
             scid,
             client: order.terms.client,
             channel: convert::channel(&channel.channel_id),
             age,
             min_lifetime: owed,
             why,
-        });
-        Ok(())
+        }))
     }
 }

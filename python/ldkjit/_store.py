@@ -198,11 +198,12 @@ class _Thread(threading.Thread):
 
     def _free(self) -> bool:
         """Whether who had the store before has let go of it."""
-        if self._before is not None:
+        while self._before is not None:
             self._before.join(_LET_GO_S)
-            if not self._before.is_alive():
-                self._before = None
-        return self._before is None
+            if self._before.is_alive():
+                return False
+            self._before = self._before._before  # one that was refused ends before who has it
+        return True
 
     def _end(self) -> None:
         self.over = True

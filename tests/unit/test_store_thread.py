@@ -252,6 +252,32 @@ def test_a_guest_is_told_when_the_node_ends_or_was_forked_away(
     _store.serve(store, door)
 
 
+def test_who_was_refused_leaves_the_store_to_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_store, "_LET_GO_S", 0.1)
+    store, first, second, third = Watched(), FakeDoor(), FakeDoor(), FakeDoor()
+    _store.serve(store, first)
+    first.ask("load", False)
+    _store.serve(store, second)
+    refused = _store._threads[id(store)]
+    assert second.ask("load", False)[0] == "store_locked"
+    _store.serve(store, third)
+    second.end()
+    refused.join(10)
+    # Who waited for it waits for whom it waited for.
+    assert third.ask("load", False)[0] == "store_locked"
+    waiting = _store._threads[id(store)]
+    third.end()
+    waiting.join(10)
+    with _store.guest(store) as read:
+        assert list(read("kind", 0, 10)) == []
+    assert [call for call, _ in store.calls] == ["load", "rows"]
+    serving = _store._threads[id(store)]
+    first.end()
+    serving.join(10)
+    for door in (first, second, third):
+        door.release()
+
+
 def test_changes_are_plain_objects() -> None:
     assert _store._change(("put", "k", "a", b"v")) == Put("k", "a", b"v")
     assert _store._change(("delete", "k", "a")) == Delete("k", "a")

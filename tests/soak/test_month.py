@@ -15,7 +15,9 @@ def test_a_month_of_sales_is_reported_as_the_ledger_adds_it_up(node: Path, tmp_p
     program = node.parent / "examples" / "generated-month"
     told = month.measure(program, 2_000, tmp_path)
     assert told["rows"] > 20_000
-    assert [told[by]["lines"] for by in ("day", "tier")] == [58, 3]
+    # A line for each day until today.
+    assert told["day"]["lines"] >= 58
+    assert told["tier"]["lines"] == 3
     assert told["client"]["lines"] > 500
     for by in month.LINES:
         assert (tmp_path / f"{by}.png").read_bytes().startswith(b"\x89PNG")

@@ -369,7 +369,8 @@ async def run_ending(
     Raises:
         TimeoutError: A request was left without an answer, or the LSP does not start again.
     """
-    lsp = await _shop(box, name, PolicyConfig(menu_ms=1_000, sell_ms=1_000))
+    policy = PolicyConfig(menu_ms=1_000, sell_ms=1_000, breaker_after=1_000_000)
+    lsp = await _shop(box, name, policy)
     target = Target.parse((await lsp.status()).address)
     await lsp.stop()
     report, up, lives = Report(), asyncio.Event(), itertools.count()

@@ -312,7 +312,7 @@ def common(chosen, good):
     if chosen == "block":
         time.sleep(BLOCK_S)
     if chosen == "refuse":
-        return Refuse(message="not this one")
+        return Refuse(message=NOT_THIS)
     return {"a": 1} if chosen == "nonsense" else good
 
 def function(ask, good):
@@ -374,7 +374,10 @@ async def run_ending(
     target = Target.parse((await lsp.status()).address)
     await lsp.stop()
     report, up, lives = Report(), asyncio.Event(), itertools.count()
-    constants = f"RARELY, WAYS, HANG_S, BLOCK_S = {rarely}, {ENDING_WAYS}, 1.5, {BLOCK_S}\n"
+    constants = (
+        f"RARELY, WAYS, HANG_S, BLOCK_S = {rarely}, {ENDING_WAYS}, 1.5, {BLOCK_S}\n"
+        f"NOT_THIS = {NOT_THIS!r}\n"
+    )
 
     async def live(running: Program) -> None:
         running.tell(f"{kind},{next(lives)}")

@@ -1,5 +1,10 @@
 //! What of core is measured: fees, promises, messages, sales, and an order's whole way, each a closure to be called.
 
+#[path = "../../rust/core/tests/common/mod.rs"]
+mod common;
+#[path = "../../rust/core/tests/order_support/mod.rs"]
+mod order_support;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
@@ -18,10 +23,8 @@ use ldkjit_core::standing::Score;
 use ldkjit_core::time::Millis;
 use serde_json::json;
 
-use crate::common::{books, node, offer, order, stock, tier, NOW, SECRET};
-use crate::order_support::{
-    channel_id, funding, hash, limits, open_id, part_id, terms, view, SOLD_AT,
-};
+use common::{books, node, offer, order, stock, tier, NOW, SECRET};
+use order_support::{channel_id, funding, hash, limits, open_id, part_id, terms, view, SOLD_AT};
 
 const SIZE: Msat = Msat(50_000_000);
 

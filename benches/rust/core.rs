@@ -8,10 +8,6 @@
 )]
 
 mod cases;
-#[path = "../../rust/core/tests/common/mod.rs"]
-mod common;
-#[path = "../../rust/core/tests/order_support/mod.rs"]
-mod order_support;
 
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
 

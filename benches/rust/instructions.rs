@@ -9,10 +9,6 @@
 )]
 
 mod cases;
-#[path = "../../rust/core/tests/common/mod.rs"]
-mod common;
-#[path = "../../rust/core/tests/order_support/mod.rs"]
-mod order_support;
 
 /// Enough that what the first calls allocate does not count much.
 const TIMES: u32 = 100;

@@ -119,6 +119,15 @@ impl Stage {
         assert_eq!(ledger(node, "recovered").await.len(), 1);
     }
 
+    /// Payments, and then the wallet is stopped: its coins, its side of the channel, sat, and its words.
+    async fn goes_on_and_stops(&self) -> (u64, u64, String) {
+        self.go_on().await;
+        let (before, ours) = (coins_sat(&self.wallet), self.ours());
+        self.wallet.stop().await.unwrap();
+        let words = std::fs::read_to_string(self.folder("wallet").join("seed")).unwrap();
+        (before, ours, words)
+    }
+
     /// The output to us of the closed channel goes to the wallet, less what the sweep costs.
     async fn is_swept(&self, node: &Arc<Node>, before: u64, ours: u64) {
         let sweeps = || node.balances()["pending_sweep_sat"] == ours || coins_sat(node) > before;
@@ -210,10 +219,7 @@ async fn words_alone_bring_home_coins_and_channels() {
     let Some(stage) = Stage::set().await else {
         return;
     };
-    stage.go_on().await;
-    let (before, ours) = (coins_sat(&stage.wallet), stage.ours());
-    stage.wallet.stop().await.unwrap();
-    let words = std::fs::read_to_string(stage.folder("wallet").join("seed")).unwrap();
+    let (before, ours, words) = stage.goes_on_and_stops().await;
     let nothing = stage.start("empty", json!({ "recover": true })).await;
     assert_eq!(code(nothing), "config");
     let recover = json!({ "recover": true, "mnemonic": words.trim() });
@@ -237,10 +243,7 @@ async fn words_alone_find_a_channel_that_was_closed_long_ago() {
     let Some(stage) = Stage::set().await else {
         return;
     };
-    stage.go_on().await;
-    let (before, ours) = (coins_sat(&stage.wallet), stage.ours());
-    stage.wallet.stop().await.unwrap();
-    let words = std::fs::read_to_string(stage.folder("wallet").join("seed")).unwrap();
+    let (before, ours, words) = stage.goes_on_and_stops().await;
     let channel = ChannelId(with(&stage.lsp, &stage.wallet)[0].channel_id.0);
     let why = Some("it never comes back");
     stage.lsp.close_channel(&channel, true, why).await.unwrap();

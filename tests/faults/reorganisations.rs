@@ -328,8 +328,7 @@ async fn a_sweep_comes_back(forgotten: bool) {
     };
     if forgotten {
         forget(&mut sold).await;
-        sold.world.mine_exactly(&[]).await;
-        sold.world.in_step(&sold.all()).await;
+        sold.empty_blocks(1, &sold.all()).await;
     }
     sold.world.comes_to_be_spent(ours).await;
     sold.world.mine_home(&[&sold.lsp, &sold.wallet]).await;
@@ -455,8 +454,7 @@ async fn a_restart_between_an_agreed_close_and_its_confirmation() {
     let closing = sold.world.comes_to_be_spent(sold.funding).await;
 
     sold.restart_lsp().await;
-    sold.world.mine_exactly(&[]).await;
-    sold.world.in_step(&sold.all()).await;
+    sold.empty_blocks(1, &sold.all()).await;
     let now = sold.world.unconfirmed_spender(sold.funding).await;
     assert_eq!(now, Some(closing));
     // Even where nothing else stands in its way.
@@ -596,10 +594,7 @@ async fn an_output_that_is_gone_keeps_no_other_back() {
     assert_ne!(theirs_id, ours_id);
 
     sold.world.mine_exactly(&[theirs]).await;
-    for _ in 1..6 {
-        sold.world.mine_exactly(&[]).await;
-    }
-    sold.world.in_step(&[&sold.lsp]).await;
+    sold.empty_blocks(5, &[&sold.lsp]).await;
     let swept = async {
         let vouts = 0..4_u32;
         let all: Vec<_> = vouts
@@ -617,10 +612,7 @@ async fn an_output_that_is_gone_keeps_no_other_back() {
 
     sold.world.undo(6).await;
     sold.world.mine_exactly(&[ours]).await;
-    for _ in 0..6 {
-        sold.world.mine_exactly(&[]).await;
-    }
-    sold.world.in_step(&[&sold.lsp]).await;
+    sold.empty_blocks(6, &[&sold.lsp]).await;
     assert_eq!(sold.lsp.balances()["pending_sweep_sat"], 0, "it is no more");
     sold.start_wallet().await;
     sold.world.mine_home(&[&sold.lsp, &sold.wallet]).await;

@@ -7,10 +7,28 @@ use crate::common::{
 use ldkjit_core::ids::ChannelId;
 use ldkjit_node::client::JitChoice;
 use ldkjit_node::lsp::Fault;
+use ldkjit_node::node::Node;
 use ldkjit_node::payments::PaymentStatus;
 use serde_json::{json, Value};
 
 const SIZE: u64 = 50_000_000;
+
+/// A channel is sold, and paid for.
+async fn is_sold(lsp: &Node, payer: &Node, wallet: &Node) {
+    let bought = jit_invoice(wallet, Some(SIZE)).await;
+    let paid = pay(payer, &bought.bolt11).await;
+    assert_eq!(paid.status, PaymentStatus::Succeeded);
+    until("the order is paid", || order_state(lsp) == "paid").await;
+}
+
+/// Both ends see the funding so deep.
+async fn both_count(lsp: &Node, wallet: &Node, confirmations: u32) {
+    until("both count confirmations", || {
+        with(lsp, wallet)[0].confirmations == Some(confirmations)
+            && with(wallet, lsp)[0].confirmations == Some(confirmations)
+    })
+    .await;
+}
 
 /// A channel that nobody paid for is closed when its offer is over; its client is trusted less each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,18 +162,9 @@ async fn test_J_11_a_promise_is_broken_on_the_record() {
         return;
     };
     let [lsp, payer, wallet] = world.sale(json!({}), None, None).await;
-    let bought = jit_invoice(&wallet, Some(SIZE)).await;
-    let paid = pay(&payer, &bought.bolt11).await;
-    assert_eq!(paid.status, PaymentStatus::Succeeded);
-    until("the order is paid", || order_state(&lsp) == "paid").await;
+    is_sold(&lsp, &payer, &wallet).await;
     world.mine(2, &[&lsp, &payer, &wallet]).await;
-    until("both count confirmations", || {
-        [&lsp, &wallet].iter().all(|node| {
-            let peer = if id(node) == id(&lsp) { &wallet } else { &lsp };
-            with(node, peer)[0].confirmations == Some(2)
-        })
-    })
-    .await;
+    both_count(&lsp, &wallet, 2).await;
     let channel = ChannelId(with(&lsp, &wallet)[0].channel_id.0);
     for force in [false, true] {
         let refused = lsp.close_channel(&channel, force, None).await.unwrap_err();
@@ -196,10 +205,7 @@ async fn test_J_11_a_promise_outlives_the_shop() {
     let lsp = world.node("lsp", shop.clone(), None).await;
     let buyer = buys_from(&lsp, json!({}));
     let [payer, wallet] = world.customers(&lsp, buyer, None).await;
-    let bought = jit_invoice(&wallet, Some(SIZE)).await;
-    let paid = pay(&payer, &bought.bolt11).await;
-    assert_eq!(paid.status, PaymentStatus::Succeeded);
-    until("the order is paid", || order_state(&lsp) == "paid").await;
+    is_sold(&lsp, &payer, &wallet).await;
     until("no HTLC is left", || room(&lsp, &wallet).is_some()).await;
     let channel = ChannelId(with(&lsp, &wallet)[0].channel_id.0);
     wallet.stop().await.unwrap();
@@ -228,29 +234,19 @@ async fn test_J_11_a_promise_is_kept_to_the_block() {
         return;
     };
     let [lsp, payer, wallet] = world.sale(json!({}), None, None).await;
-    let bought = jit_invoice(&wallet, Some(SIZE)).await;
-    let paid = pay(&payer, &bought.bolt11).await;
-    assert_eq!(paid.status, PaymentStatus::Succeeded);
-    until("the order is paid", || order_state(&lsp) == "paid").await;
+    is_sold(&lsp, &payer, &wallet).await;
     let funding = with(&lsp, &wallet)[0].funding_txo.unwrap().txid;
     world.in_mempool(&funding.to_string()).await;
     let channel = ChannelId(with(&lsp, &wallet)[0].channel_id.0);
-    let are = async |age: u32| {
-        until("both count confirmations", || {
-            with(&lsp, &wallet)[0].confirmations == Some(age)
-                && with(&wallet, &lsp)[0].confirmations == Some(age)
-        })
-        .await;
-    };
     world.mine(143, &[&lsp, &payer, &wallet]).await;
-    are(143).await;
+    both_count(&lsp, &wallet, 143).await;
     for force in [false, true] {
         let refused = lsp.close_channel(&channel, force, None).await.unwrap_err();
         assert_eq!(refused.code, "config");
         assert!(refused.message.contains("143 are over"), "{refused}");
     }
     world.mine(1, &[&lsp, &payer, &wallet]).await;
-    are(144).await;
+    both_count(&lsp, &wallet, 144).await;
     lsp.close_channel(&channel, false, None).await.unwrap();
     for node in [&lsp, &wallet] {
         let closed = event(node, "channel_closed").await;

@@ -366,7 +366,6 @@ fn spends_forgotten(node: &Node, commitment: &Transaction) -> bool {
     spent.any(|txid| node.parts.wallet.has_forgotten(&txid))
 }
 
-/// What these HTLCs are worth, sat.
 /// LSPS messages, and who comes and goes.
 async fn read_messages(node: Arc<Node>, mut inbox: Inbox) {
     while let Some(incoming) = inbox.next().await {

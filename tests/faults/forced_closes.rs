@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use bitcoin::{OutPoint, Transaction, TxOut};
 use ldkjit_core::ids::{ChannelId, PaymentHash};
+use ldkjit_node::forced::awaits_close;
 use ldkjit_node::lsp::Fault;
 use ldkjit_node::node::Node;
 use ldkjit_node::payments::{PayRequest, PaymentStatus};
-use serde_json::json;
+use serde_json::{json, Value};
 
 use crate::common::chain::{Blocks, ANCHOR};
 use crate::common::{
     assert_failed, buys_from, coins_sat, count, event, events, finish, id, jit_invoice, ledger,
-    on_disk, order_state, outcome, pay, room, send, until, with, World,
+    on_disk, order_state, outcome, pay, room, send, service, until, with, World,
 };
 
 const SIZE: u64 = 100_000_000;
@@ -140,60 +141,152 @@ impl Stage {
     }
 }
 
+/// A payer that closed by force while the LSP, which would publish its own commitment transaction, was away. The LSP had
+/// held its payment for a wallet that is away too.
+struct Alone {
+    world: World,
+    lsp: Arc<Node>,
+    service: Value,
+    payer: Arc<Node>,
+    hash: PaymentHash,
+    /// When the HTLC expires.
+    expiry: u32,
+    funding: OutPoint,
+}
+
+impl Alone {
+    async fn set(amount_msat: u64, payer: Value) -> Option<Self> {
+        let world = World::start().await?;
+        let mut service = on_disk(service("lsp_trusts_client", json!({})));
+        service["lsp"]["menu"][0]["min_fee_msat"] = 0.into();
+        let lsp = world.node("lsp", service.clone(), None).await;
+        let payer = world.node("payer", on_disk(payer), None).await;
+        let wallet = world.wallet(&lsp, json!({}), None).await;
+        world.fund(&[&lsp, &payer]).await;
+        world.channel(&payer, &lsp, PAYER_SAT).await;
+        world.mine(6, &[&lsp, &payer, &wallet]).await;
+        let bought = jit_invoice(&wallet, Some(amount_msat)).await;
+        wallet.stop().await.unwrap();
+        until("the wallet is away", || !lsp.is_connected(&id(&wallet))).await;
+        let hash = send(&payer, &bought.bolt11, None).await;
+        until("it is held", || order_state(&lsp) == "waking").await;
+        lsp.stop().await.unwrap();
+
+        let channel = with(&payer, &lsp).remove(0);
+        let closing = ChannelId(channel.channel_id.0);
+        payer.close_channel(&closing, true, None).await.unwrap();
+        let funding = channel.funding_txo.unwrap().into_bitcoin_outpoint();
+        world.comes_to_be_spent(funding).await;
+        Some(Self {
+            world,
+            lsp,
+            service,
+            payer,
+            hash,
+            expiry: channel.pending_outbound_htlcs[0].cltv_expiry,
+            funding,
+        })
+    }
+
+    async fn finish(self) {
+        let lsp = self.world.restarted(&self.lsp, self.service).await;
+        self.world.in_step(&[&lsp]).await;
+        finish([&self.payer, &lsp]).await;
+    }
+}
+
 /// A payment's HTLC is worth less than its claim: it is left on the chain, and claimed when fees have fallen. LDK itself
 /// asks for no less than it once did.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_htlc_that_is_not_worth_its_claim_waits_for_lower_fees() {
-    let Some(world) = World::start().await else {
-        return;
-    };
     let small = 3_000_000;
     let at = |rate: u32| on_disk(json!({"fee_fallback_sat_per_kw": rate}));
-    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
-    let payer = world.node("payer", at(5_000), None).await;
-    let wallet = world.wallet(&lsp, json!({}), None).await;
-    world.fund(&[&lsp, &payer]).await;
-    world.channel(&payer, &lsp, PAYER_SAT).await;
-    world.mine(6, &[&lsp, &payer, &wallet]).await;
-    let bought = jit_invoice(&wallet, Some(small)).await;
-    wallet.stop().await.unwrap();
-    until("the wallet is away", || !lsp.is_connected(&id(&wallet))).await;
-    let hash = send(&payer, &bought.bolt11, None).await;
-    until("it is held", || order_state(&lsp) == "waking").await;
-
-    let channel = with(&payer, &lsp).remove(0);
-    let expiry = channel.pending_outbound_htlcs[0].cltv_expiry;
-    let funding = channel.funding_txo.unwrap().into_bitcoin_outpoint();
-    let closing = ChannelId(channel.channel_id.0);
-    payer.close_channel(&closing, true, None).await.unwrap();
-    world.comes_to_be_spent(funding).await;
-    world
-        .mine(expiry + 1 - payer.height(), &[&lsp, &payer])
-        .await;
+    let Some(mut alone) = Alone::set(small, at(5_000)).await else {
+        return;
+    };
+    let (payer, hash) = (&alone.payer, alone.hash);
+    let blocks = alone.expiry + 1 - payer.height();
+    alone.world.mine(blocks, &[payer]).await;
     let left = |payer: &Node| payer.balances()["lightning"]["left_on_chain_sat"].clone();
     let expected = json!({ hash.to_string(): small / 1_000 });
-    until("it is left", || left(&payer) == expected).await;
+    until("it is left", || left(payer) == expected).await;
     // LDK tries higher rates meanwhile.
-    world.mine(40, &[&lsp, &payer]).await;
+    alone.world.mine(40, &[payer]).await;
     let pending = payer.payments.pending(&hash).unwrap().status;
     assert_eq!(pending, PaymentStatus::Pending);
-    assert_eq!(left(&payer), expected);
+    assert_eq!(left(payer), expected);
 
-    let payer = world.restarted(&payer, at(500)).await;
-    world.mine(1, &[&lsp, &payer]).await;
+    alone.payer = alone.world.restarted(payer, at(500)).await;
+    let payer = &alone.payer;
+    alone.world.mine(1, &[payer]).await;
     let htlc = {
-        let blocks = world.blocks().await;
-        let commitment = blocks.spender(funding).unwrap();
+        let blocks = alone.world.blocks().await;
+        let commitment = blocks.spender(alone.funding).unwrap();
         let is_it = |o: &TxOut| o.value.to_sat() == small / 1_000;
         let vout = commitment.output.iter().position(is_it).unwrap();
         OutPoint::new(commitment.compute_txid(), vout as u32)
     };
-    world.comes_to_be_spent(htlc).await;
-    world.mine(6, &[&lsp, &payer]).await;
-    assert_failed(&outcome(&payer, &hash).await);
-    until("nothing is left", || left(&payer) == json!({})).await;
-    world.mine_home(&[&payer]).await;
-    finish([&payer, &lsp]).await;
+    alone.world.comes_to_be_spent(htlc).await;
+    alone.world.mine(6, &[payer]).await;
+    assert_failed(&outcome(payer, &hash).await);
+    until("nothing is left", || left(payer) == json!({})).await;
+    alone.world.mine_home(&[payer]).await;
+    alone.finish().await;
+}
+
+/// An HTLC that is too small for the payer's commitment transaction is settled by it at six blocks. Then those blocks go,
+/// and the next one has the transaction again: LDK passes over it, and its money comes home all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commitment_transaction_that_moves_after_six_blocks_comes_home() {
+    let Some(mut alone) = Alone::set(100_000, json!({})).await else {
+        return;
+    };
+    let payer = &alone.payer;
+    alone.world.mine(6, &[payer]).await;
+    assert_failed(&outcome(payer, &alone.hash).await);
+    alone.world.reorganise(6, true, &[payer]).await;
+    let counted = |payer: &Node| {
+        let balances = payer.balances();
+        let sat = |value: &Value| value.as_u64().unwrap();
+        let closing = sat(&balances["lightning"]["claimable_msat"]) / 1_000;
+        closing + sat(&balances["pending_sweep_sat"]) + coins_sat(payer)
+    };
+    let before = counted(payer);
+    // As many as the payer's output is delayed, less those that it has.
+    alone.world.mine(136, &[payer]).await;
+    assert_eq!(payer.balances()["pending_sweep_sat"], 0, "not yet");
+    assert_eq!(counted(payer), before);
+    assert!(payer.ledger_check().await.unwrap().verdict.ok);
+    alone.world.mine(1, &[payer]).await;
+
+    let ours = {
+        let blocks = alone.world.blocks().await;
+        let commitment = blocks.spender(alone.funding).unwrap();
+        let largest = (0u32..)
+            .zip(&commitment.output)
+            .max_by_key(|(_, o)| o.value);
+        OutPoint::new(commitment.compute_txid(), largest.unwrap().0)
+    };
+    alone.world.comes_to_be_spent(ours).await;
+    assert!(payer.ledger_check().await.unwrap().verdict.ok);
+    alone.payer = alone.world.restarted(payer, on_disk(json!({}))).await;
+    let payer = &alone.payer;
+    alone.world.mine(7, &[payer]).await;
+    let fee = {
+        let blocks = alone.world.blocks().await;
+        blocks.fee(blocks.spender(ours).unwrap())
+    };
+    until("it is home", || counted(payer) == before - fee).await;
+    let balances = payer.balances();
+    assert_eq!(balances["lightning"]["claimable_msat"], 0);
+    assert_eq!(balances["pending_sweep_sat"], 0);
+    let by_ldk = payer.monitors.get_claimable_balances(&[]);
+    assert!(
+        by_ldk.iter().any(awaits_close),
+        "LDK has seen it: {by_ldk:?}"
+    );
+    assert_eq!(payer.parts.wallet.unconfirmed(), []);
+    alone.finish().await;
 }
 
 /// What these nodes own in coins and in channels that they funded, sat.

@@ -24,6 +24,7 @@ use crate::commit::Boot;
 use crate::convert;
 use crate::error::NodeError;
 use crate::fees::{FeeConfig, Fees};
+use crate::forced;
 use crate::forwards::Forwards;
 use crate::journal::{Journal, LEDGER};
 use crate::keys::{Keys, Seed};
@@ -352,6 +353,8 @@ async fn collect(
 
     let open: BTreeSet<_> = truth.channels.iter().map(|c| c.channel).collect();
     let mut closing = BTreeMap::new();
+    // What the monitors have handed over or passed over, and what the sweeper has of it.
+    let handed: Mutex<Vec<_>> = Mutex::default();
     for id in chain_monitor.list_monitors() {
         let channel = convert::channel(&id);
         let Ok(monitor) = chain_monitor.get_monitor(id) else {
@@ -360,15 +363,18 @@ async fn collect(
         if open.contains(&channel) {
             continue;
         }
+        let passed_over = forced::passed_over(&parts.wallet, &monitor);
         for balance in monitor.get_claimable_balances() {
+            if !passed_over.is_empty() && forced::awaits_close(&balance) {
+                continue;
+            }
             if let Balance::MaybePreimageClaimableHTLC { payment_hash, .. } = &balance {
                 truth.contested.push(PaymentHash(payment_hash.0));
             }
             add(&mut closing, channel, at_most(&balance));
         }
+        lock(&handed).extend(passed_over.into_iter().map(|output| (id, output)));
     }
-    // What the monitors have handed over, and what the sweeper has of it.
-    let handed: Mutex<Vec<_>> = Mutex::default();
     chain_monitor
         .process_pending_events_async(|event: Event| {
             if let Event::SpendableOutputs {

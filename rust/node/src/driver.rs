@@ -300,6 +300,7 @@ async fn on_block(node: &Arc<Node>) {
 /// Spendable outputs and closes to be paid for. Waits for commits, and so never holds the gate.
 async fn watch_monitors(node: Arc<Node>) {
     let bumper = ldk::bumper(&node.parts);
+    let mut looked = None;
     loop {
         let seen = node.hand_over.seen();
         node.monitors
@@ -323,9 +324,7 @@ async fn watch_monitors(node: Arc<Node>) {
                         Event::BumpTransaction(BumpTransactionEvent::ChannelClose {
                             commitment_tx,
                             ..
-                        }) if node.recovery.is_some() || spends_forgotten(node, &commitment_tx) => {
-                            Ok(())
-                        }
+                        }) if node.recovery.is_some() || is_in_vain(node, &commitment_tx) => Ok(()),
                         Event::BumpTransaction(mut bump) => {
                             if !left::leaves(node, &mut bump) {
                                 bumper.handle_event(&bump).await;
@@ -348,6 +347,11 @@ async fn watch_monitors(node: Arc<Node>) {
         if let Some(recovery) = &node.recovery {
             recovery.hand_over(&node).await;
         }
+        // Only a block brings any.
+        if looked != Some(seen) {
+            forced::hand_over(&node).await;
+            looked = Some(seen);
+        }
         node.hand_over.done(seen);
         let _ = node
             .sweeper
@@ -360,10 +364,11 @@ async fn watch_monitors(node: Arc<Node>) {
     }
 }
 
-/// Whether a commitment transaction spends a funding that can never be. LDK goes on to try.
-fn spends_forgotten(node: &Node, commitment: &Transaction) -> bool {
-    let mut spent = commitment.input.iter().map(|i| i.previous_output.txid);
-    spent.any(|txid| node.parts.wallet.has_forgotten(&txid))
+/// Whether a commitment transaction spends a funding that can never be, or that is spent in a block. LDK goes on to try.
+fn is_in_vain(node: &Node, commitment: &Transaction) -> bool {
+    let wallet = &node.parts.wallet;
+    let mut spent = commitment.input.iter().map(|i| i.previous_output);
+    spent.any(|at| wallet.has_forgotten(&at.txid) || wallet.spender_in_block(&at).is_some())
 }
 
 /// LSPS messages, and who comes and goes.

@@ -1,7 +1,10 @@
-//! Publishes the commitment transaction of a channel closed by force again, when a reorganisation made LDK forget it.
+//! Brings home what a channel closed by force holds, when a reorganisation made LDK lose sight of its commitment transaction.
 //!
 //! LDK 0.2.7 drops its claim on a funding output when the chain goes back below the height at which it made it, although
-//! the output is still there, and makes it anew only for a commitment transaction that confirms.
+//! the output is still there, and makes it anew only for a commitment transaction that confirms: it is published again.
+//!
+//! It passes over a commitment transaction of its own that is in a block again, if it has settled an HTLC by it before: that
+//! takes six blocks, and to settle the close takes as many as our output is delayed. What that output holds is handed over.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -9,18 +12,86 @@ use std::sync::{Arc, Mutex};
 use bitcoin::OutPoint;
 use lightning::chain::channelmonitor::Balance;
 use lightning::ln::types::ChannelId;
+use lightning::sign::SpendableOutputDescriptor;
 
+use crate::ldk::Monitor;
 use crate::node::Node;
 use crate::sync::lock;
+use crate::wallet::Wallet;
 
 const TARGET: &str = "ldkjit::forced";
 
-/// Closed channels whose money waits for a commitment transaction that LDK does not publish, as of the last block.
-///
-/// One look is not enough to act: a channel that is being closed, perhaps by agreement, is gone from LDK's channels a
-/// moment before its transaction is known.
+/// What LDK has lost sight of, as of the last block.
 #[derive(Default)]
-pub struct Forced(Mutex<HashSet<ChannelId>>);
+pub struct Forced {
+    /// Closed channels whose money waits for a commitment transaction that LDK does not publish. One look is not enough to
+    /// act: a channel that is being closed, perhaps by agreement, is gone from LDK's channels a moment before its
+    /// transaction is known.
+    forgotten: Mutex<HashSet<ChannelId>>,
+    /// Those whose commitment transaction LDK passed over.
+    passed_over: Mutex<HashSet<ChannelId>>,
+}
+
+impl Forced {
+    /// Of what LDK says that closed channels hold, what the sweeper has had from [`hand_over`], sat.
+    pub fn counted_twice(&self, node: &Node) -> u64 {
+        let passed_over = lock(&self.passed_over);
+        let monitors = passed_over
+            .iter()
+            .filter_map(|id| node.monitors.get_monitor(*id).ok());
+        let balances = monitors.flat_map(|monitor| monitor.get_claimable_balances());
+        balances.filter(awaits_close).fold(0, |sum, b| {
+            sum.saturating_add(b.claimable_amount_satoshis())
+        })
+    }
+}
+
+/// Whether this is what a channel pays once a commitment transaction has spent its funding.
+pub fn awaits_close(balance: &Balance) -> bool {
+    matches!(balance, Balance::ClaimableOnChannelClose { .. })
+}
+
+/// What a commitment transaction that its monitor passed over pays this node, once it may be spent.
+pub fn passed_over(wallet: &Wallet, monitor: &Monitor) -> Vec<SpendableOutputDescriptor> {
+    let funding = monitor.get_funding_txo().into_bitcoin_outpoint();
+    let Some((closing, height)) = wallet.spender_in_block(&funding) else {
+        return Vec::new();
+    };
+    // Six blocks deep or more, so that its monitor has seen it.
+    let outputs = monitor.get_spendable_outputs(&closing, height);
+    match monitor.get_claimable_balances().iter().any(awaits_close) {
+        true => outputs,
+        false => Vec::new(),
+    }
+}
+
+/// Gives the sweeper what monitors passed over. It takes each once.
+pub async fn hand_over(node: &Node) {
+    let mut now = HashSet::new();
+    for id in node.monitors.list_monitors() {
+        let outputs = match node.monitors.get_monitor(id) {
+            Ok(monitor) => passed_over(&node.parts.wallet, &monitor),
+            Err(()) => continue,
+        };
+        if outputs.is_empty() {
+            continue;
+        }
+        let outputs = node.not_found_before(outputs);
+        let tracked = node
+            .sweeper
+            .track_spendable_outputs(outputs, Some(id), true, None);
+        if tracked.await.is_ok() {
+            now.insert(id);
+        }
+    }
+    let before = std::mem::replace(&mut *lock(&node.forced.passed_over), now.clone());
+    for id in now.difference(&before) {
+        node.parts.log.warn(
+            TARGET,
+            format_args!("channel {id}: its monitor passed over its commitment transaction, which is swept all the same"),
+        );
+    }
+}
 
 /// After a block: what is unspent in chain and mempool, and was so a block ago, is spent.
 pub async fn look(node: Arc<Node>) {
@@ -30,7 +101,7 @@ pub async fn look(node: Arc<Node>) {
     }
     let forgotten = forgotten(&node);
     let now = forgotten.iter().map(|(id, _)| *id).collect();
-    let before = std::mem::replace(&mut *lock(&node.forced.0), now);
+    let before = std::mem::replace(&mut *lock(&node.forced.forgotten), now);
     for (id, funding) in forgotten.iter().filter(|(id, _)| before.contains(id)) {
         // Or it is spent by a transaction that waits for its block, or not there itself, or not to be known now.
         if let Ok(Some(_)) = node.chain.tx_out(funding, true).await {
@@ -49,9 +120,8 @@ fn forgotten(node: &Node) -> Vec<(ChannelId, OutPoint)> {
             let monitor = node.monitors.get_monitor(id).ok()?;
             let funding = monitor.get_funding_txo().into_bitcoin_outpoint();
             let balances = monitor.get_claimable_balances();
-            let unspent = |b: &Balance| matches!(b, Balance::ClaimableOnChannelClose { .. });
             let idle = !monitor.has_pending_claims() && !node.closings.agreed(&funding);
-            (idle && balances.iter().any(unspent)).then_some((id, funding))
+            (idle && balances.iter().any(awaits_close)).then_some((id, funding))
         })
         .collect()
 }

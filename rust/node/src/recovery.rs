@@ -14,7 +14,7 @@ use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
 use bitcoin::{Block, OutPoint, ScriptBuf, TxOut};
 use ldkjit_core::ids::{ChannelId, NodeId};
 use ldkjit_core::ledger::LedgerEntry;
-use lightning::chain::channelmonitor::{Balance, ANTI_REORG_DELAY};
+use lightning::chain::channelmonitor::ANTI_REORG_DELAY;
 use lightning::chain::transaction::{OutPoint as LdkOutpoint, TransactionData};
 use lightning::chain::{BestBlock, Listen};
 use lightning::ln::chan_utils::{get_countersigner_payment_script, ChannelTransactionParameters};
@@ -32,6 +32,7 @@ use crate::commit::Boot;
 use crate::config::Config;
 use crate::convert;
 use crate::error::NodeError;
+use crate::forced::awaits_close;
 use crate::keys::{Account, Keys};
 use crate::ldk::{self, Graph};
 use crate::log::Log;
@@ -376,9 +377,7 @@ impl Recovery {
             };
             let channel_id = convert::channel(&id);
             let balances = monitor.get_claimable_balances();
-            let open = balances
-                .iter()
-                .any(|b| matches!(b, Balance::ClaimableOnChannelClose { .. }));
+            let open = balances.iter().any(awaits_close);
             let ours = balances.iter().fold(0_u64, |sum, balance| {
                 sum.saturating_add(balance.claimable_amount_satoshis())
             });

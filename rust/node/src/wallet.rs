@@ -664,6 +664,14 @@ impl Wallet {
         spenders.iter().any(|id| state.bdk.get_tx(*id).is_some())
     }
 
+    /// The transaction to or from this wallet, or closing a channel, that spends this output in a block, and its height.
+    pub fn spender_in_block(&self, spent: &OutPoint) -> Option<(Arc<Transaction>, u32)> {
+        let state = self.state();
+        let graph = state.bdk.tx_graph();
+        let mut spenders = graph.outspends(*spent).iter();
+        spenders.find_map(|id| Some((graph.get_tx(*id)?, confirmed_at(&state.bdk, id)?)))
+    }
+
     /// Whether a transaction of this wallet's is in no block and given up: what would spend it can never be.
     pub fn has_forgotten(&self, txid: &Txid) -> bool {
         self.state().has_forgotten(txid)

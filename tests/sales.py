@@ -50,12 +50,11 @@ HANG_S = 3.0
 BLOCK_S = 0.02
 WAYS = ("raise", "hang", "block", "nonsense", "call", "refuse")
 CLIENTS = 16
-# Opens are so many times fewer than sales; one in so many meets each way.
-OPENS_SHARE = 20
-OPENS_RARELY = 25
-AT_ONCE = 16
+# Of the questions to a hook for channels one in so many gets a channel, the others a no.
+OPENS_EVERY = 10
 PAYER_SAT = 16_000_000
-OPEN_SIZE = sat(20_000)
+# What a channel has room for beside the payment that opens it is less.
+OPEN_SIZE = sat(14_000)
 # Blocks, and some more.
 MONTH = 4_400
 # Promised a hundred times over: no channel is opened.
@@ -110,8 +109,8 @@ class Report:
 class Hooks:
     """Hooks that sell, and misbehave in turn."""
 
-    def __init__(self, ways: tuple[str, ...], every: int = RARELY) -> None:
-        self._ways, self._every = ways, every
+    def __init__(self, ways: tuple[str, ...]) -> None:
+        self._ways = ways
         self._asked = 0
         self.misbehaved: collections.Counter[str] = collections.Counter()
         self.lsp: Node | None = None
@@ -120,7 +119,7 @@ class Hooks:
 
     def _way(self) -> str | None:
         self._asked += 1
-        place = self._asked % self._every
+        place = self._asked % RARELY
         way = self._ways[place] if place < len(self._ways) else None
         if way:
             self.misbehaved[way] += 1
@@ -166,8 +165,15 @@ def _sell(order: OrderRequest) -> Accept:
     return Accept()
 
 
-def _channel(opening: ChannelRequest) -> ChannelTerms:
-    return ChannelTerms()
+def _now_and_then() -> Callable[[ChannelRequest], ChannelTerms | Refuse]:
+    seen = itertools.count()
+
+    def channel(_: ChannelRequest) -> ChannelTerms | Refuse:
+        if next(seen) % OPENS_EVERY:
+            return Refuse(message=NOT_THIS)
+        return ChannelTerms()
+
+    return channel
 
 
 async def _buy(peer: Peer) -> tuple[str | None, float]:
@@ -462,45 +468,46 @@ def check_ending(report: Report, sales: int) -> None:
         assert report.ends[code] <= report.misbehaved[way], report
 
 
-# Through the hook for channels: what they pay for is opened.
+# Through the hook for channels: what it agrees to is opened.
 
 
-async def run_opens(box: Sandbox, name: str, opens: int, kind: str) -> Report:
-    """Have so many payments open a channel each, and stop the LSP; a hook that fails costs its own.
+async def run_opens(box: Sandbox, name: str, payments: int, kind: str) -> Report:
+    """Have so many payments ask for a channel each, and stop the LSP.
 
     ``sold`` counts channels, ``refused`` payments that went back.
     """
-    hooks = Hooks(WAYS, every=OPENS_RARELY)
+    hooks = Hooks(WAYS)
     make = hooks.function if kind == "def" else hooks.coroutine
-    policy = PolicyConfig(channel=make(_channel), channel_ms=DEADLINE_MS, breaker_after=1_000_000)
+    policy = PolicyConfig(
+        channel=make(_now_and_then()), channel_ms=DEADLINE_MS, breaker_after=1_000_000
+    )
     lsp = await _shop(box, name, policy, coins=sat(1_000_000))
     hooks.lsp = lsp
-    await _coins(box, lsp, opens + opens // 4)
+    await _coins(box, lsp, payments // OPENS_EVERY + 2 * CLIENTS)
     payer = box.nodes[f"{name}-payer"]
+    wallets = [
+        await box.wallet(lsp, f"{name}-{n}", store="memory") for n in range(min(CLIENTS, payments))
+    ]
     report = Report(misbehaved=hooks.misbehaved)
-    began = time.monotonic()
-    for first in range(0, opens, AT_ONCE):
-        # Clients of their own: LDK takes four unconfirmed channels of one peer.
-        count = min(AT_ONCE, opens - first)
-        wallets = [await box.wallet(lsp, f"{name}-{n}", store="memory") for n in range(count)]
+    left = iter(range(payments))
 
-        async def one(wallet: Node) -> tuple[str | None, float]:
+    async def one(wallet: Node) -> None:
+        for _ in left:
             invoice = await wallet.receive(OPEN_SIZE, jit="always")
             began = time.monotonic()
             try:
                 await payer.pay(invoice.bolt11, retry=0)
             except PaymentError as error:
                 why = error.details.get("failure") or error.code
-                return str(why), time.monotonic() - began
+                report.count(str(why), time.monotonic() - began)
+                continue
             await invoice.settled(timeout=30)
-            return None, time.monotonic() - began
+            report.count(None, time.monotonic() - began)
+            # LDK takes four unconfirmed channels of one peer.
+            await box.mine(1)
 
-        for outcome in await asyncio.gather(*map(one, wallets)):
-            report.count(*outcome)
-        await box.mine(1)
-        for n, wallet in enumerate(wallets):
-            await wallet.stop()
-            del box.nodes[f"{name}-{n}"]
+    began = time.monotonic()
+    await asyncio.gather(*map(one, wallets))
     report.seconds = time.monotonic() - began
     hooks.over.set()
     status = await lsp.status()
@@ -511,7 +518,10 @@ async def run_opens(box: Sandbox, name: str, opens: int, kind: str) -> Report:
 
     await until(free, "coins locked for what was not opened")
     assert (await lsp.ledger_check()).ok
-    await lsp.stop()
+    for node in (*wallets, lsp):
+        await node.stop()
+    for n in range(len(wallets)):
+        del box.nodes[f"{name}-{n}"]
     return report
 
 
@@ -527,12 +537,13 @@ async def _coins(box: Sandbox, lsp: Node, count: int) -> None:
     await until(there, "coins for channels", 60)
 
 
-def check_opens(report: Report, opens: int) -> None:
+def check_opens(report: Report, payments: int) -> None:
     """As many channels as the hook agreed to, and each payment without one went back."""
-    assert report.sold + sum(report.refused.values()) == opens, report
+    assert report.sold + sum(report.refused.values()) == payments, report
     counts = report.sell
     _check_counts(counts)
-    assert (counts.asked, counts.answered) == (opens, report.sold), report
+    assert (counts.asked, counts.answered) == (payments, report.sold), report
+    assert counts.answered < counts.refused, report
 
 
 @contextlib.contextmanager
@@ -558,7 +569,6 @@ async def _main(sales: int) -> None:
         rate = report.sold / report.seconds
         print(f"{what}: {report.sold:,} sold, {rate:,.0f}/s, {report}", flush=True)
 
-    opens = max(1, sales // OPENS_SHARE)
     async with Sandbox() as box:
         # LDK draws scids from a month of blocks: a young regtest has 2,500 of them in all.
         for _ in range(MONTH // 200):
@@ -577,9 +587,9 @@ async def _main(sales: int) -> None:
                 report = await run_ending(box, f"{name}-ends", sales, kind, Path(folder))
             check_ending(report, sales)
             told(f"{kind}, which also ends the node and the program", report)
-            report = await run_opens(box, f"{name}-opens", opens, kind)
-            check_opens(report, opens)
-            told(f"{kind} of channels, {opens:,} payments", report)
+            report = await run_opens(box, f"{name}-opens", sales, kind)
+            check_opens(report, sales)
+            told(f"{kind} of channels", report)
 
 
 if __name__ == "__main__":

@@ -510,8 +510,8 @@ async def test_sales_by_hooks_that_also_end_their_node(
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
 async def test_channels_by_hooks_of_which_some_misbehave(box: Sandbox, kind: str) -> None:
-    report = await sales.run_opens(box, "lsp", 64, kind)
-    sales.check_opens(report, 64)
+    report = await sales.run_opens(box, "lsp", 128, kind)
+    sales.check_opens(report, 128)
     assert set(report.misbehaved) == set(sales.WAYS), report
 
 

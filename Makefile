@@ -16,7 +16,7 @@ SECONDS ?= 600
 SEED ?= 1
 
 .PHONY: help build demo test test-rust test-python test-interop conformance interop sales soak sweep fuzz bench lint wheel docs mutants lock clean \
-	bench-rust bench-guard bench-python bench-compare bench-page bench-month bench-imports bench-budget bench-flame
+	bench-rust bench-guard bench-python bench-compare bench-page bench-month bench-imports bench-scale bench-budget bench-flame
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -137,6 +137,9 @@ bench-compare: .venv-bench/extension ## beside ldk-node, and a page of it: make 
 
 bench-page: .venv-bench/extension ## docs/benchmarks.md, of the runs in benches/results
 	$(BENCH) -m compare.page benches/results/compare-*.json --out docs/benchmarks.md
+
+bench-scale: .venv-bench/extension ## one LSP with 10,000 channels, with 2,000 connected clients: docs/scaling.md
+	$(BENCH) -m scale --out benches/results/scale.json --page docs/scaling.md
 
 ORDERS ?= 50000
 

@@ -138,6 +138,13 @@ class Ours:
         told = await self._process.call("channels", START_S)
         return {each["channel_id"]: each["usable"] for each in told}
 
+    async def commits(self) -> tuple[int, float]:
+        """How many commits its store has made, and the seconds that they took."""
+        metrics = await self._process.call("metrics")
+        (times,) = (each for each in metrics if each["name"] == "ldkjit_commit_seconds")
+        (sample,) = times["samples"]
+        return sample["value"], sample["sum"]
+
     async def timeline(self, payment_hash: str) -> list[dict[str, Any]]:
         """The stages of a payment on this node."""
         told: list[dict[str, Any]] = await self._process.call("timeline", payment_hash=payment_hash)

@@ -141,6 +141,46 @@ impl Stage {
     }
 }
 
+/// A wallet that reckons with fees far above what the LSP would pay agrees to a close all the same, whoever asks for it: it
+/// pays none of them, and a close by force would cost both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fees_that_are_reckoned_otherwise_are_no_reason_to_close_by_force() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let lsp = world.lsp("lsp_trusts_client", json!({}), None).await;
+    let payer = world.node("payer", json!({}), None).await;
+    world.fund(&[&lsp, &payer]).await;
+    world.channel(&payer, &lsp, PAYER_SAT).await;
+    for asks in ["wallet", "lsp"] {
+        let mut settings = buys_from(&lsp, json!({}));
+        settings["fee_fallback_sat_per_kw"] = 20_000.into();
+        let wallet = world.node(&format!("{asks}-asks"), settings, None).await;
+        let bought = jit_invoice(&wallet, Some(SIZE)).await;
+        let paid = pay(&payer, &bought.bolt11).await;
+        assert_eq!(paid.status, PaymentStatus::Succeeded, "{paid:?}");
+        let channel = with(&wallet, &lsp).remove(0);
+        let funding = channel.funding_txo.unwrap().into_bitcoin_outpoint();
+        world.in_mempool(&funding.txid.to_string()).await;
+        world.mine(6, &[&lsp, &wallet]).await;
+        let closing = ChannelId(channel.channel_id.0);
+        let (by, why) = match asks {
+            "lsp" => (&lsp, Some("a test")),
+            _ => (&wallet, None),
+        };
+        by.close_channel(&closing, false, why).await.unwrap();
+        for node in [&lsp, &wallet] {
+            let closed = event(node, "channel_closed").await;
+            let reason = closed["reason"].as_str().unwrap();
+            assert!(reason.contains("cooperatively"), "{reason}");
+        }
+        world.comes_to_be_spent(funding).await;
+        world.mine_home(&[&lsp, &wallet]).await;
+        finish([&wallet]).await;
+    }
+    finish([&payer, &lsp]).await;
+}
+
 /// A payer that closed by force while the LSP, which would publish its own commitment transaction, was away. The LSP had
 /// held its payment for a wallet that is away too.
 struct Alone {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accounts::{claim_id, Accounts};
 use crate::broadcast::Broadcaster;
+use crate::chunks::Chunks;
 use crate::closings::Closings;
 use crate::commit::Boot;
 use crate::convert;
@@ -230,10 +231,11 @@ impl Rows {
 /// LDK is loaded as at a start, with parts that lead nowhere, and led on until it has nothing more to tell: events that
 /// wait in the stored manager, and those that wait only for a write that this store has, are rows not yet written.
 async fn collect(
-    live: Vec<(String, String, Vec<u8>)>,
+    mut live: Vec<(String, String, Vec<u8>)>,
     network: Network,
     seed: &Seed,
 ) -> Result<Truth, NodeError> {
+    Chunks::take(&mut live)?;
     let (ldk, mut boot) = Boot::split(live, false);
     let claims: BTreeSet<PaymentHash> = boot
         .live

@@ -6,6 +6,7 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::ScriptBuf;
 use ldkjit_core::ids::{ChannelId, NodeId, OpenId, Scid};
 use ldkjit_core::ledger::LedgerEntry;
+use lightning::chain::chaininterface::{ConfirmationTarget, FeeEstimator};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::util::errors::APIError;
 use serde::Serialize;
@@ -251,6 +252,22 @@ impl Node {
         }
     }
 
+    /// Asks a peer to agree to a close. Who funded the channel pays for it, and offers enough to be in a block some day.
+    pub(crate) fn ask_to_close(
+        &self,
+        id: &lightning::ln::types::ChannelId,
+        peer: &PublicKey,
+    ) -> Result<(), APIError> {
+        let channels = self.cm.list_channels_with_counterparty(peer);
+        let pays = channels
+            .iter()
+            .any(|c| c.channel_id == *id && c.is_outbound);
+        let target = ConfirmationTarget::AnchorChannelFee;
+        let rate = pays.then(|| self.parts.fees.get_est_sat_per_1000_weight(target));
+        self.cm
+            .close_channel_with_feerate_and_script(id, peer, rate, None)
+    }
+
     /// Begins a cooperative close; LDK refuses one while a monitor update is being written, which is over soon.
     async fn agree_to_close(
         &self,
@@ -268,7 +285,7 @@ impl Node {
             }
             tries = tries.saturating_sub(1);
             let gate = self.parts.journal.gate().await;
-            let agreed = self.cm.close_channel(id, peer);
+            let agreed = self.ask_to_close(id, peer);
             if agreed.is_ok() {
                 broken.into_iter().for_each(|row| self.record(row));
             }

@@ -1,17 +1,14 @@
 //! The one thread that owns the store: takes the queue and the manager together, commits, then wakes.
 
 use crate::books::Put;
+use crate::chunks::Chunks;
 use crate::crash;
 use crate::error::{NodeError, StoreError};
-use crate::journal::{ldk_kind, Ask, Counters, Ending, Journal, Shared, State, LDK, LEDGER};
+use crate::journal::{Ask, Counters, Ending, Journal, Shared, State, LDK, LEDGER};
 use crate::log::Log;
 use crate::store::{Loaded, Op, Row, Store};
 use crate::sync::{lock, wait, wait_for, write};
 use ldkjit_core::seal::link_of;
-use lightning::util::persist::{
-    CHANNEL_MANAGER_PERSISTENCE_KEY, CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
-    CHANNEL_MANAGER_PERSISTENCE_SECONDARY_NAMESPACE,
-};
 use serde::de::DeserializeOwned;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::str::FromStr;
@@ -116,9 +113,10 @@ impl Committer {
     ) -> Result<(Self, Journal, Boot), StoreError> {
         let Loaded {
             seq,
-            live,
+            mut live,
             last_row,
         } = store.load()?;
+        let chunks = Chunks::take(&mut live)?;
         let (ldk, boot) = Boot::split(live, seq == 0);
         let last = last_row.get(LEDGER).copied().unwrap_or(0);
         let row = store.rows(LEDGER, last.saturating_sub(1), 1)?;
@@ -131,6 +129,7 @@ impl Committer {
             shared: shared.clone(),
             snapshot: snapshot.clone(),
             buffer: Vec::new(),
+            chunks,
             log: log.clone(),
         };
         let thread = std::thread::Builder::new()
@@ -205,6 +204,7 @@ struct Worker {
     shared: Arc<Shared>,
     snapshot: Arc<SnapshotSlot>,
     buffer: Vec<u8>,
+    chunks: Chunks,
     log: Arc<Log>,
 }
 
@@ -331,8 +331,8 @@ impl Worker {
             )
         };
         let stats = &self.shared.stats;
-        let manager = snapshot.filter(|_| needs || ldk_written || last);
-        if let Some(manager) = &manager {
+        let mut encoded = None;
+        if let Some(manager) = snapshot.filter(|_| needs || ldk_written || last) {
             let start = Instant::now();
             let mut value = std::mem::take(&mut self.buffer);
             value.clear();
@@ -350,17 +350,15 @@ impl Worker {
                 &stats.manager_bytes,
                 u64::try_from(value.len()).unwrap_or(u64::MAX),
             );
-            batch.push(Op::Put {
-                kind: ldk_kind(
-                    CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
-                    CHANNEL_MANAGER_PERSISTENCE_SECONDARY_NAMESPACE,
-                ),
-                key: CHANNEL_MANAGER_PERSISTENCE_KEY.into(),
-                value,
-            });
+            encoded = Some(value);
         }
         drop(change);
         drop(gate);
+        if let Some(encoded) = encoded {
+            let (ops, free) = self.chunks.change_to(encoded);
+            batch.extend(ops);
+            self.buffer = free;
+        }
         if batch.is_empty() {
             return Ok(());
         }
@@ -376,11 +374,6 @@ impl Worker {
         add(&stats.commit_ns, took.as_nanos());
         self.shared.metrics.committed(took);
         self.seq = seq;
-        if manager.is_some() {
-            if let Some(Op::Put { value, .. }) = batch.pop() {
-                self.buffer = value;
-            }
-        }
         count(stats, &batch);
         self.shared.committed(taken);
         crash::point("commit:told");
@@ -542,8 +535,12 @@ mod tests {
         }
     }
     fn manager_in(store: &MemoryStore) -> Option<u64> {
-        let bytes = store.clone().read("ldk//", "manager").unwrap()?;
-        Some(u64::from_be_bytes(bytes.try_into().unwrap()))
+        manager_of(store.clone().load().unwrap().live)
+    }
+    fn manager_of(mut live: Vec<(String, String, Vec<u8>)>) -> Option<u64> {
+        Chunks::take(&mut live).unwrap();
+        let found = live.into_iter().find(|(kind, _, _)| kind == "ldk//");
+        found.map(|(_, _, bytes)| u64::from_be_bytes(bytes.try_into().unwrap()))
     }
 
     #[test]
@@ -763,13 +760,7 @@ mod tests {
             // At every commit the manager's count is the number of rows. A look between two commits:
             let last = store.clone().load().unwrap();
             let rows = last.last_row.get("event").copied().unwrap_or(0);
-            let held = last
-                .live
-                .iter()
-                .find(|(k, _, _)| k == "ldk//")
-                .map(|(_, _, v)| v.clone());
-            let held = held.map_or(0, |v| u64::from_be_bytes(v.try_into().unwrap()));
-            assert_eq!(rows, held);
+            assert_eq!(rows, manager_of(last.live).unwrap_or(0));
         }
         over.store(true, Ordering::SeqCst);
         other.join().unwrap();

@@ -151,7 +151,8 @@ impl FeeEstimator for Fees {
             ConfirmationTarget::NonAnchorChannelFee | ConfirmationTarget::OutputSpendingFee => {
                 rates.normal
             }
-            ConfirmationTarget::ChannelCloseMinimum => rates.background,
+            // Who did not fund the channel pays nothing, and takes what mempools take: no agreement means a close by force.
+            ConfirmationTarget::ChannelCloseMinimum => rates.minimum,
         };
         self.clamp(rate)
     }

@@ -13,6 +13,7 @@ pub mod books;
 pub mod broadcast;
 pub mod chain;
 pub mod channels;
+pub mod chunks;
 pub mod client;
 pub mod closings;
 pub mod commit;

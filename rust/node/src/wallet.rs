@@ -1,6 +1,7 @@
 //! The on-chain wallet: BDK's, written through the journal, with coins set aside for channels being opened.
 
 mod coins;
+mod view;
 
 use crate::books::{transactions, Books, Put};
 use crate::commit::Boot;
@@ -37,6 +38,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use view::View;
 
 const CHANGES: &str = "wallet/changes";
 const LOCKS: &str = "lock/coins";
@@ -70,7 +72,7 @@ pub struct Wallet {
 }
 
 struct State {
-    bdk: Bdk,
+    bdk: View,
     account: Account,
     next_change: u64,
     locks: BTreeMap<u128, Lock>,
@@ -188,7 +190,7 @@ impl Wallet {
             load(&entries, &account, network, lookahead, &journal)?
         };
         let mut state = State {
-            bdk,
+            bdk: View::new(bdk),
             account,
             next_change,
             locks: BTreeMap::new(),
@@ -225,7 +227,7 @@ impl Wallet {
 
     /// Queues what changed. Durable with the next commit, in order with everything else.
     fn persist(&self, state: &mut State) -> Result<(), NodeError> {
-        let changes = state.bdk.take_staged();
+        let changes = state.bdk.rest().take_staged();
         let State {
             bdk, books, locks, ..
         } = state;
@@ -255,7 +257,7 @@ impl Wallet {
 
     fn reveal(&self, keychain: KeychainKind) -> Result<Address, NodeError> {
         let mut state = self.state();
-        let address = state.bdk.reveal_next_address(keychain).address;
+        let address = state.bdk.rest().reveal_next_address(keychain).address;
         self.persist(&mut state)?;
         Ok(address)
     }
@@ -275,7 +277,7 @@ impl Wallet {
             ..Balances::default()
         };
         let mut available = 0u64;
-        for coin in state.bdk.list_unspent() {
+        for coin in state.bdk.unspent() {
             let value = coin.txout.value.to_sat();
             let kind = state.kind(&coin, tip);
             let sum = match kind {
@@ -340,7 +342,10 @@ impl Wallet {
         }
         .inspect_err(|_| self.persist_quietly(&mut state))?;
         let tx = state.sign(&mut built.psbt)?;
-        state.bdk.apply_unconfirmed_txs([(tx.clone(), seconds())]);
+        state
+            .bdk
+            .change()
+            .apply_unconfirmed_txs([(tx.clone(), seconds())]);
         self.persist(&mut state)?;
         Ok(tx)
     }
@@ -438,7 +443,10 @@ impl Wallet {
             return Ok(None);
         };
         let tx = state.sign(&mut built.psbt)?;
-        state.bdk.apply_unconfirmed_txs([(tx.clone(), seconds())]);
+        state
+            .bdk
+            .change()
+            .apply_unconfirmed_txs([(tx.clone(), seconds())]);
         self.persist(&mut state)?;
         Ok(Some((tx, built.fee_sat)))
     }
@@ -580,7 +588,8 @@ impl Wallet {
         let mut state = self.state();
         let State { bdk, books, .. } = &mut *state;
         books.watch(bdk, tx, true);
-        bdk.apply_unconfirmed_txs([(tx.clone(), seconds())]);
+        bdk.change()
+            .apply_unconfirmed_txs([(tx.clone(), seconds())]);
         self.persist_quietly(&mut state);
     }
 
@@ -593,8 +602,8 @@ impl Wallet {
         if confirmed_at(&state.bdk, &txid).is_some() || !state.hangs_on_gone(tx, gone) {
             return false;
         }
-        state.bdk.apply_evicted_txs([(txid, seconds())]);
-        if state.bdk.get_tx(txid).is_some() {
+        state.bdk.change().apply_evicted_txs([(txid, seconds())]);
+        if state.bdk.stands(&txid) {
             // As long as what spends its change is not forgotten.
             self.persist_quietly(&mut state);
             return false;
@@ -661,7 +670,7 @@ impl Wallet {
     pub fn knows_spender(&self, spent: &OutPoint) -> bool {
         let state = self.state();
         let spenders = state.bdk.tx_graph().outspends(*spent);
-        spenders.iter().any(|id| state.bdk.get_tx(*id).is_some())
+        spenders.iter().any(|id| state.bdk.stands(id))
     }
 
     /// The transaction to or from this wallet, or closing a channel, that spends this output in a block, and its height.
@@ -693,7 +702,7 @@ impl Wallet {
                 books.watch(bdk, tx, false);
             }
         }
-        if let Err(error) = state.bdk.apply_block(block, height) {
+        if let Err(error) = state.bdk.change().apply_block(block, height) {
             self.log.error(
                 TARGET,
                 format_args!("block {height} does not connect to the wallet: {error}"),
@@ -734,7 +743,7 @@ impl Wallet {
     fn spend_on_bump(&self, state: &mut State, tx: &Transaction) -> Result<(), NodeError> {
         let coins = tx.input.iter().map(|input| input.previous_output);
         let own: Vec<_> = coins
-            .filter(|at| state.bdk.get_utxo(*at).is_some())
+            .filter(|at| state.bdk.unspent().iter().any(|coin| coin.outpoint == *at))
             .collect();
         let locked = state.locked();
         if let Some(coin) = own.iter().find(|coin| locked.contains(coin)) {
@@ -755,7 +764,7 @@ impl Wallet {
     /// All coins in blocks, with what each is worth.
     pub(crate) fn in_blocks(&self) -> Vec<(OutPoint, Amount)> {
         let state = self.state();
-        let coins = state.bdk.list_unspent();
+        let coins = state.bdk.unspent().iter();
         coins
             .filter(|coin| coin.chain_position.is_confirmed())
             .map(|coin| (coin.outpoint, coin.txout.value))
@@ -768,7 +777,8 @@ impl Wallet {
         let tip = state.bdk.latest_checkpoint().height();
         state
             .bdk
-            .list_unspent()
+            .unspent()
+            .iter()
             .filter(|coin| {
                 !locked.contains(&coin.outpoint) && state.kind(coin, tip) == Kind::Confirmed
             })
@@ -790,7 +800,7 @@ impl State {
     }
 
     fn has_forgotten(&self, txid: &Txid) -> bool {
-        self.bdk.tx_graph().get_tx(*txid).is_some() && self.bdk.get_tx(*txid).is_none()
+        self.bdk.tx_graph().get_tx(*txid).is_some() && !self.bdk.stands(txid)
     }
 
     /// Has the wallet keep the transactions of this block that close channels, which are none of its own. After a
@@ -813,7 +823,7 @@ impl State {
         let mut tx_update = TxUpdate::default();
         tx_update.anchors = txs.iter().map(|tx| (anchor, tx.compute_txid())).collect();
         tx_update.txs = txs;
-        self.bdk.apply_update(Update {
+        self.bdk.change().apply_update(Update {
             tx_update,
             ..Update::default()
         })
@@ -839,7 +849,7 @@ impl State {
                 continue;
             };
             let (own, others) = self.spent_by(&parent);
-            let lost = || gone.contains(&txid) || self.bdk.get_tx(txid).is_none();
+            let lost = || gone.contains(&txid) || !self.bdk.stands(&txid);
             if !others.is_empty() && lost() {
                 return true;
             }
@@ -873,7 +883,7 @@ impl State {
         let had = if coins.hold(had) { had } else { &[] };
         let choices = [Some(had), Some(least.as_slice()), None];
         for chosen in choices.into_iter().filter(|c| *c != Some(&[])) {
-            let mut builder = self.bdk.build_tx();
+            let mut builder = self.bdk.rest().build_tx();
             builder
                 .unspendable(coins.barred.clone())
                 .fee_rate(FeeRate::from_sat_per_kwu(u64::from(fee_rate)))
@@ -920,11 +930,11 @@ impl State {
         let chosen: Vec<OutPoint> = free.iter().take(inputs).map(|coin| coin.outpoint).collect();
         let scripts: Vec<ScriptBuf> = (0..split.outputs)
             .map(|_| {
-                let next = self.bdk.reveal_next_address(KeychainKind::Internal);
+                let next = self.bdk.rest().reveal_next_address(KeychainKind::Internal);
                 next.script_pubkey()
             })
             .collect();
-        let mut builder = self.bdk.build_tx();
+        let mut builder = self.bdk.rest().build_tx();
         builder
             .fee_rate(FeeRate::from_sat_per_kwu(u64::from(fee_rate)))
             .only_witness_utxo()
@@ -956,10 +966,11 @@ impl State {
         let available = coins.sum_sat.saturating_sub(reserve_sat);
         let kept = (reserve_sat > 0).then(|| {
             self.bdk
+                .rest()
                 .next_unused_address(KeychainKind::Internal)
                 .script_pubkey()
         });
-        let mut builder = self.bdk.build_tx();
+        let mut builder = self.bdk.rest().build_tx();
         builder
             .unspendable(coins.barred)
             .fee_rate(FeeRate::from_sat_per_kwu(u64::from(fee_rate)))
@@ -994,7 +1005,7 @@ impl State {
             if let Some((keychain, index)) =
                 self.bdk.derivation_of_spk(output.script_pubkey.clone())
             {
-                self.bdk.unmark_used(keychain, index);
+                self.bdk.rest().unmark_used(keychain, index);
             }
         }
     }
@@ -1300,7 +1311,19 @@ mod tests {
             }
         }
 
+        /// What is kept of BDK's view is what BDK would say now.
+        fn is_up_to_date(&self) {
+            let state = self.wallet.state();
+            let unspent: Vec<_> = state.bdk.list_unspent().collect();
+            assert_eq!(state.bdk.unspent(), unspent);
+            for tx in state.bdk.tx_graph().full_txs() {
+                let stands = state.bdk.get_tx(tx.txid).is_some();
+                assert_eq!(state.bdk.stands(&tx.txid), stands, "{}", tx.txid);
+            }
+        }
+
         fn mine_on(&mut self, parent: BestBlock, txdata: Vec<Transaction>) -> BestBlock {
+            self.is_up_to_date();
             self.salt += 1;
             let header = Header {
                 version: BlockVersion::TWO,
@@ -1313,6 +1336,7 @@ mod tests {
             let block = Block { header, txdata };
             self.tip = BestBlock::new(block.block_hash(), parent.height + 1);
             self.wallet.block_connected(&block, self.tip.height);
+            self.is_up_to_date();
             self.tip
         }
 

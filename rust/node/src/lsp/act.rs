@@ -373,7 +373,7 @@ pub(super) fn close(node: &Node, state: &State, client: &PublicKey, channel: Cha
         node.cm
             .force_close_broadcasting_latest_txn(&id, client, why.to_string())
     } else {
-        node.cm.close_channel(&id, client)
+        node.ask_to_close(&id, client)
     };
     if let Err(e) = closed {
         node.parts

@@ -8,8 +8,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Pages in the log before they are moved into the database (32 MB). The manager is rewritten by every
-/// commit: with SQLite's default of 4 MB a checkpoint, and its own fsyncs, would come every few commits.
+/// Pages in the log before they are moved into the database (32 MB). With SQLite's default of 4 MB a checkpoint, and its
+/// own fsyncs, would come many times a second on a busy node.
 const CHECKPOINT_PAGES: u32 = 8192;
 
 const SCHEMA: &str = "

@@ -153,10 +153,10 @@ impl State {
             sum_sat: 0,
             barred: Vec::new(),
         };
-        for coin in self.bdk.list_unspent() {
-            let kind = self.kind(&coin, tip);
+        for coin in self.bdk.unspent() {
+            let kind = self.kind(coin, tip);
             let (outpoint, value_sat) = (coin.outpoint, coin.txout.value.to_sat());
-            if !spoken_for.contains(&outpoint) && self.usable(&coin, kind, tip, depth) {
+            if !spoken_for.contains(&outpoint) && self.usable(coin, kind, tip, depth) {
                 coins.sum_sat = coins.sum_sat.saturating_add(value_sat);
                 coins.free.push(Free {
                     outpoint,

@@ -69,8 +69,8 @@ soak-node: .venv/extension
 
 SALES ?= 10000
 
-sales: .venv/extension ## many sales through hooks of which some misbehave: make sales SALES=10000
-	cd tests && ../$(BIN)/python -m sales $(SALES)
+sales: .venv/extension ## many sales through hooks of which some misbehave: make sales SALES=10000 MODES=channels
+	cd tests && ../$(BIN)/python -m sales $(SALES) $(MODES)
 
 soak: soak-node ## kills, power cuts, a bad chain: make soak SECONDS=600 SEED=1; reports add up
 	cd tests && SOAK_NODE=$(SOAK_NODE) ../$(BIN)/python -m soak.soak --power --seconds $(SECONDS) --seed $(SEED) --reports soak/reports

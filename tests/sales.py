@@ -1,4 +1,7 @@
-"""Many sales through hooks of which some misbehave: ``python -m sales 10000`` in ``tests``."""
+"""Sales through hooks of which some misbehave, in ``tests``: ``python -m sales 10000 [mode …]``.
+
+The modes are those of ``MODES``, all of them if none is given.
+"""
 
 from __future__ import annotations
 
@@ -564,33 +567,38 @@ def busy() -> Iterator[None]:
         thread.join()
 
 
-async def _main(sales: int) -> None:
+MODES = ("hostile", "healthy", "busy", "ending", "channels")
+
+
+async def _main(sales: int, modes: tuple[str, ...]) -> None:
     def told(what: str, report: Report) -> None:
         rate = report.sold / report.seconds
         print(f"{what}: {report.sold:,} sold, {rate:,.0f}/s, {report}", flush=True)
+
+    async def one(box: Sandbox, kind: str, mode: str) -> None:
+        name = f"{kind.replace(' ', '-')}-{mode}"
+        if mode == "ending":
+            with tempfile.TemporaryDirectory() as folder:
+                report = await run_ending(box, name, sales, kind, Path(folder))
+            check_ending(report, sales)
+        elif mode == "channels":
+            report = await run_opens(box, name, sales, kind)
+            check_opens(report, sales)
+        else:
+            with busy() if mode == "busy" else contextlib.nullcontext():
+                ways = WAYS if mode == "hostile" else ()
+                report = await run(box, name, sales, kind, ways=ways)
+            check(report, sales)
+        told(f"{kind}, {mode}", report)
 
     async with Sandbox() as box:
         # LDK draws scids from a month of blocks: a young regtest has 2,500 of them in all.
         for _ in range(MONTH // 200):
             await box.chain.mine(200)
         for kind in ("def", "async def"):
-            name = kind.replace(" ", "-")
-            for what, ways in ((kind, WAYS), (f"{kind}, healthy", ())):
-                report = await run(box, f"{name}-{len(ways)}", sales, kind, ways=ways)
-                check(report, sales)
-                told(what, report)
-            with busy():
-                report = await run(box, f"{name}-busy", sales, kind, ways=())
-            check(report, sales)
-            told(f"{kind}, healthy beside a busy thread", report)
-            with tempfile.TemporaryDirectory() as folder:
-                report = await run_ending(box, f"{name}-ends", sales, kind, Path(folder))
-            check_ending(report, sales)
-            told(f"{kind}, which also ends the node and the program", report)
-            report = await run_opens(box, f"{name}-opens", sales, kind)
-            check_opens(report, sales)
-            told(f"{kind} of channels", report)
+            for mode in modes:
+                await one(box, kind, mode)
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1])))
+    asyncio.run(_main(int(sys.argv[1]), tuple(sys.argv[2:]) or MODES))

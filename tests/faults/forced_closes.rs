@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bitcoin::{OutPoint, Transaction, TxOut};
 use ldkjit_core::ids::{ChannelId, PaymentHash};
-use ldkjit_node::forced::awaits_close;
+use ldkjit_node::forced::{awaits_close, passed_over};
 use ldkjit_node::lsp::Fault;
 use ldkjit_node::node::Node;
 use ldkjit_node::payments::{PayRequest, PaymentStatus};
@@ -325,6 +325,16 @@ async fn a_commitment_transaction_that_moves_after_six_blocks_comes_home() {
         by_ldk.iter().any(awaits_close),
         "LDK has seen it: {by_ldk:?}"
     );
+    let tracked = payer.sweeper.tracked_spendable_outputs();
+    assert_eq!(tracked.len(), 1, "{tracked:?}");
+    // The sweeper forgets it some day, and is not given it again.
+    let id = payer.monitors.list_monitors().remove(0);
+    let found = passed_over(
+        &payer.parts.wallet,
+        &payer.monitors.get_monitor(id).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(found.unspent, []);
     assert_eq!(payer.parts.wallet.unconfirmed(), []);
     alone.finish().await;
 }

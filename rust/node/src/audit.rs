@@ -357,6 +357,7 @@ async fn collect(
     let mut closing = BTreeMap::new();
     // What the monitors have handed over or passed over, and what the sweeper has of it.
     let handed: Mutex<Vec<_>> = Mutex::default();
+    let tracked = sweeper.tracked_spendable_outputs();
     for id in chain_monitor.list_monitors() {
         let channel = convert::channel(&id);
         let Ok(monitor) = chain_monitor.get_monitor(id) else {
@@ -366,16 +367,20 @@ async fn collect(
             continue;
         }
         let passed_over = forced::passed_over(&parts.wallet, &monitor);
+        let elsewhere = passed_over.as_ref().map_or(0, |found| found.sat);
         for balance in monitor.get_claimable_balances() {
-            if !passed_over.is_empty() && forced::awaits_close(&balance) {
-                continue;
-            }
             if let Balance::MaybePreimageClaimableHTLC { payment_hash, .. } = &balance {
                 truth.contested.push(PaymentHash(payment_hash.0));
             }
-            add(&mut closing, channel, at_most(&balance));
+            let sat = match forced::awaits_close(&balance) {
+                true => at_most(&balance).saturating_sub(elsewhere),
+                false => at_most(&balance),
+            };
+            add(&mut closing, channel, sat);
         }
-        lock(&handed).extend(passed_over.into_iter().map(|output| (id, output)));
+        let outputs = passed_over.into_iter().flat_map(|found| found.unspent);
+        let new = outputs.filter(|output| !tracked.iter().any(|o| o.descriptor == *output));
+        lock(&handed).extend(new.map(|output| (id, output)));
     }
     chain_monitor
         .process_pending_events_async(|event: Event| {
@@ -389,8 +394,9 @@ async fn collect(
             async { Ok::<(), ReplayEvent>(()) }
         })
         .await;
-    let tracked = sweeper.tracked_spendable_outputs().into_iter();
-    let tracked = tracked.filter_map(|o| Some((o.channel_id?, o.descriptor)));
+    let tracked = tracked
+        .into_iter()
+        .filter_map(|o| Some((o.channel_id?, o.descriptor)));
     for (id, output) in std::mem::take(&mut *lock(&handed))
         .into_iter()
         .chain(tracked)

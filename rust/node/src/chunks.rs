@@ -40,20 +40,22 @@ pub struct Chunks {
 struct Part {
     id: u32,
     bytes: Range<usize>,
+    hash: u64,
 }
 
-/// Where a piece of a new encoding comes from.
-enum Piece {
-    /// The store has it under this number.
-    Stored(u32),
-    New,
+/// A piece of a new encoding.
+struct Piece {
+    /// The number under which the store has it already.
+    stored: Option<u32>,
+    bytes: Range<usize>,
+    hash: u64,
 }
 
 impl Chunks {
     /// Takes the manager out of what a store held, and puts it back in one piece, under LDK's name for it.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when a chunk is missing.
+    /// [`StoreError::Corrupt`] when a chunk is missing, or another manager is there in one piece.
     pub fn take(live: &mut Vec<(String, String, Vec<u8>)>) -> Result<Self, StoreError> {
         let (kind, key) = whole();
         let of_old = |(k, y, _): &(String, String, Vec<u8>)| *k == kind && *y == key;
@@ -72,6 +74,9 @@ impl Chunks {
         let Some(index) = index else {
             return Ok(taken);
         };
+        if taken.whole {
+            return Err(StoreError::Corrupt("there are two managers".into()));
+        }
         for id in index.chunks(4) {
             let id = id.try_into().map(u32::from_be_bytes).ok();
             let chunk = id.and_then(|id| Some((id, chunks.get(&name(id))?)));
@@ -87,40 +92,39 @@ impl Chunks {
     fn append(&mut self, id: u32, chunk: &[u8]) {
         let start = self.encoded.len();
         self.encoded.extend_from_slice(chunk);
-        let bytes = start..self.encoded.len();
-        self.parts.push(Part { id, bytes });
+        self.parts.push(Part {
+            id,
+            bytes: start..self.encoded.len(),
+            hash: hash(chunk),
+        });
     }
 
     /// What makes the store have this encoding; and a buffer that is free again.
     pub fn change_to(&mut self, encoded: Vec<u8>) -> (Vec<Op>, Vec<u8>) {
         let pieces = self.cut(&encoded);
-        let kept: BTreeSet<u32> = pieces
-            .iter()
-            .filter_map(|(piece, _)| match piece {
-                Piece::Stored(id) => Some(*id),
-                Piece::New => None,
-            })
-            .collect();
+        let kept: BTreeSet<u32> = pieces.iter().filter_map(|piece| piece.stored).collect();
         // A number that is free is used again: there are never more of them than there were chunks at once.
         let ids: BTreeSet<u32> = self.parts.iter().map(|part| part.id).collect();
         let mut free: Vec<u32> = ids.difference(&kept).copied().collect();
         let mut next = (0..=u32::MAX).filter(|id| !ids.contains(id));
         let (mut ops, mut index, mut parts) = (Vec::new(), Vec::new(), Vec::new());
-        for (piece, bytes) in pieces {
-            let id = match piece {
-                Piece::Stored(id) => id,
-                Piece::New => {
-                    let id = free.pop().or_else(|| next.next()).unwrap_or(u32::MAX);
-                    ops.push(Op::Put {
-                        kind: CHUNK.into(),
-                        key: name(id),
-                        value: encoded.get(bytes.clone()).unwrap_or_default().to_vec(),
-                    });
-                    id
-                }
-            };
+        for Piece {
+            stored,
+            bytes,
+            hash,
+        } in pieces
+        {
+            let id = stored.unwrap_or_else(|| {
+                let id = free.pop().or_else(|| next.next()).unwrap_or(u32::MAX);
+                ops.push(Op::Put {
+                    kind: CHUNK.into(),
+                    key: name(id),
+                    value: encoded.get(bytes.clone()).unwrap_or_default().to_vec(),
+                });
+                id
+            });
             index.extend(id.to_be_bytes());
-            parts.push(Part { id, bytes });
+            parts.push(Part { id, bytes, hash });
         }
         ops.extend(free.into_iter().map(|id| Op::Delete {
             kind: CHUNK.into(),
@@ -140,35 +144,38 @@ impl Chunks {
     }
 
     /// The pieces of an encoding, in order.
-    fn cut(&self, encoded: &[u8]) -> Vec<(Piece, Range<usize>)> {
+    fn cut(&self, encoded: &[u8]) -> Vec<Piece> {
         let cutter = FastCDC::new(encoded, MIN, USUAL, MAX);
         let mut known: Option<HashMap<u64, usize>> = None;
         let (mut pieces, mut at, mut follows) = (Vec::new(), 0, 0_usize);
         while let Some(rest) = encoded.get(at..).filter(|rest| !rest.is_empty()) {
             // Most of it is as it was: no cut is looked for where the next chunk follows. The last one ends where the
             // encoding ended, which is no cut.
-            let mut found = self.parts.get(follows).filter(|part| {
+            let next = self.parts.get(follows).filter(|part| {
                 let ends = part.bytes.len() == rest.len() || part.bytes.end < self.encoded.len();
                 ends && rest.starts_with(self.of(part))
             });
-            let mut end = found.map_or(at, |part| at.saturating_add(part.bytes.len()));
-            if found.is_none() {
-                (_, end) = cutter.cut(at, rest.len());
+            let (stored, end, hash) = if let Some(part) = next {
+                let end = at.saturating_add(part.bytes.len());
+                (Some(part.id), end, part.hash)
+            } else {
+                let (_, end) = cutter.cut(at, rest.len());
                 let piece = encoded.get(at..end).unwrap_or_default();
-                let known = known.get_or_insert_with(|| self.by_hash());
-                let place = known.get(&hash(piece)).copied();
-                found = place.and_then(|place| self.parts.get(place));
-                found = found.filter(|part| self.of(part) == piece);
-                follows = place.filter(|_| found.is_some()).unwrap_or(follows);
-            }
-            let piece = match found {
-                Some(part) => {
-                    follows = follows.saturating_add(1);
-                    Piece::Stored(part.id)
-                }
-                None => Piece::New,
+                let hash = hash(piece);
+                let place = known.get_or_insert_with(|| self.by_hash()).get(&hash);
+                let part = place.and_then(|place| Some((*place, self.parts.get(*place)?)));
+                let part = part.filter(|(_, part)| self.of(part) == piece);
+                follows = part.map_or(follows, |(place, _)| place);
+                (part.map(|(_, part)| part.id), end, hash)
             };
-            pieces.push((piece, at..end));
+            if stored.is_some() {
+                follows = follows.saturating_add(1);
+            }
+            pieces.push(Piece {
+                stored,
+                bytes: at..end,
+                hash,
+            });
             at = end;
         }
         pieces
@@ -181,9 +188,7 @@ impl Chunks {
     /// The place of each chunk; two may share a hash, of which one is found.
     fn by_hash(&self) -> HashMap<u64, usize> {
         let parts = self.parts.iter().enumerate();
-        parts
-            .map(|(place, part)| (hash(self.of(part)), place))
-            .collect()
+        parts.map(|(place, part)| (part.hash, place)).collect()
     }
 }
 
@@ -302,9 +307,12 @@ mod tests {
                 prop_assert!(kept.is_tidy());
                 let most = encoded.len() / MIN + 300_000 / MIN + 20;
                 prop_assert!(kept.chunks.parts.iter().all(|part| (part.id as usize) < most));
-                let cuts: Vec<_> = FastCDC::new(&encoded, MIN, USUAL, MAX).map(|c| c.offset).collect();
-                let ours: Vec<_> = kept.chunks.parts.iter().map(|part| part.bytes.start).collect();
-                prop_assert_eq!(ours, cuts, "the cuts depend on nothing but the content");
+                let [parts @ .., last] = &kept.chunks.parts[..] else {
+                    prop_assert!(encoded.is_empty());
+                    continue;
+                };
+                prop_assert!(parts.iter().all(|part| (MIN..=MAX).contains(&part.bytes.len())));
+                prop_assert!((1..=MAX).contains(&last.bytes.len()));
                 if restarts >> (n % 32) & 1 == 1 {
                     prop_assert_eq!(kept.load().unwrap(), &encoded[..]);
                 }
@@ -339,6 +347,16 @@ mod tests {
         kept.write(&old);
         assert!(!kept.store.contains_key(&whole()));
         assert_eq!(kept.load().unwrap(), old);
+
+        kept.store.insert(whole(), old);
+        let live = kept.store.into_iter();
+        let mut live = live
+            .map(|((kind, key), value)| (kind, key, value))
+            .collect();
+        assert!(matches!(
+            Chunks::take(&mut live),
+            Err(StoreError::Corrupt(_))
+        ));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! It passes over a commitment transaction of its own that is in a block again, if it has settled an HTLC by it before: that
 //! takes six blocks, and to settle the close takes as many as our output is delayed. What that output holds is handed over.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use bitcoin::OutPoint;
@@ -14,8 +14,9 @@ use lightning::chain::channelmonitor::Balance;
 use lightning::ln::types::ChannelId;
 use lightning::sign::SpendableOutputDescriptor;
 
+use crate::convert;
 use crate::ldk::Monitor;
-use crate::node::Node;
+use crate::node::{descriptor_sat, Node};
 use crate::sync::lock;
 use crate::wallet::Wallet;
 
@@ -28,22 +29,26 @@ pub struct Forced {
     /// act: a channel that is being closed, perhaps by agreement, is gone from LDK's channels a moment before its
     /// transaction is known.
     forgotten: Mutex<HashSet<ChannelId>>,
-    /// Those whose commitment transaction LDK passed over.
-    passed_over: Mutex<HashSet<ChannelId>>,
+    /// What LDK still counts of those whose commitment transaction it passed over, sat.
+    passed_over: Mutex<HashMap<ChannelId, u64>>,
 }
 
 impl Forced {
-    /// Of what LDK says that closed channels hold, what the sweeper has had from [`hand_over`], sat.
-    pub fn counted_twice(&self, node: &Node) -> u64 {
+    /// Of what LDK says that closed channels hold, what the sweeper or the wallet has, sat.
+    pub fn counted_twice(&self) -> u64 {
         let passed_over = lock(&self.passed_over);
-        let monitors = passed_over
-            .iter()
-            .filter_map(|id| node.monitors.get_monitor(*id).ok());
-        let balances = monitors.flat_map(|monitor| monitor.get_claimable_balances());
-        balances.filter(awaits_close).fold(0, |sum, b| {
-            sum.saturating_add(b.claimable_amount_satoshis())
-        })
+        passed_over
+            .values()
+            .fold(0, |sum, sat| sum.saturating_add(*sat))
     }
+}
+
+/// What a commitment transaction that its monitor passed over pays this node.
+pub struct PassedOver {
+    /// All of it, sat: LDK goes on to count it.
+    pub sat: u64,
+    /// Of it, what no block has the spend of.
+    pub unspent: Vec<SpendableOutputDescriptor>,
 }
 
 /// Whether this is what a channel pays once a commitment transaction has spent its funding.
@@ -52,40 +57,47 @@ pub fn awaits_close(balance: &Balance) -> bool {
 }
 
 /// What a commitment transaction that its monitor passed over pays this node, once it may be spent.
-pub fn passed_over(wallet: &Wallet, monitor: &Monitor) -> Vec<SpendableOutputDescriptor> {
+pub fn passed_over(wallet: &Wallet, monitor: &Monitor) -> Option<PassedOver> {
     let funding = monitor.get_funding_txo().into_bitcoin_outpoint();
-    let Some((closing, height)) = wallet.spender_in_block(&funding) else {
-        return Vec::new();
-    };
+    let (closing, height) = wallet.spender_in_block(&funding)?;
     // Six blocks deep or more, so that its monitor has seen it.
-    let outputs = monitor.get_spendable_outputs(&closing, height);
-    match monitor.get_claimable_balances().iter().any(awaits_close) {
-        true => outputs,
-        false => Vec::new(),
+    let mut outputs = monitor.get_spendable_outputs(&closing, height);
+    let counted = monitor.get_claimable_balances().iter().any(awaits_close);
+    if outputs.is_empty() || !counted {
+        return None;
     }
+    let sat = outputs
+        .iter()
+        .fold(0, |sum: u64, o| sum.saturating_add(descriptor_sat(o)));
+    // Four weeks after it has spent one the sweeper has forgotten it, and would try it again with all others.
+    outputs.retain(|o| wallet.spender_in_block(&convert::spendable(o)).is_none());
+    Some(PassedOver {
+        sat,
+        unspent: outputs,
+    })
 }
 
 /// Gives the sweeper what monitors passed over. It takes each once.
 pub async fn hand_over(node: &Node) {
-    let mut now = HashSet::new();
+    let mut now = HashMap::new();
     for id in node.monitors.list_monitors() {
-        let outputs = match node.monitors.get_monitor(id) {
+        let found = match node.monitors.get_monitor(id) {
             Ok(monitor) => passed_over(&node.parts.wallet, &monitor),
-            Err(()) => continue,
+            Err(()) => None,
         };
-        if outputs.is_empty() {
+        let Some(PassedOver { sat, unspent }) = found else {
             continue;
-        }
-        let outputs = node.not_found_before(outputs);
+        };
+        let outputs = node.not_found_before(unspent);
         let tracked = node
             .sweeper
             .track_spendable_outputs(outputs, Some(id), true, None);
         if tracked.await.is_ok() {
-            now.insert(id);
+            now.insert(id, sat);
         }
     }
     let before = std::mem::replace(&mut *lock(&node.forced.passed_over), now.clone());
-    for id in now.difference(&before) {
+    for id in now.keys().filter(|id| !before.contains_key(*id)) {
         node.parts.log.warn(
             TARGET,
             format_args!("channel {id}: its monitor passed over its commitment transaction, which is swept all the same"),

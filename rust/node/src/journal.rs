@@ -115,13 +115,13 @@ pub(crate) struct Counters {
 pub struct CommitStats {
     /// Transactions.
     pub commits: u64,
-    /// Operations in them, without the manager.
+    /// Operations in them.
     pub ops: u64,
-    /// Bytes of values in them, without the manager.
+    /// Bytes of values in them.
     pub bytes: u64,
     /// Transactions that carried the manager.
     pub manager_writes: u64,
-    /// Bytes of managers written.
+    /// Bytes of managers encoded, of which those that changed are written.
     pub manager_bytes: u64,
     /// Time spent encoding the manager.
     pub encode_ns: u64,

@@ -974,7 +974,7 @@ impl Node {
         let claimable_sat = claimable.iter().fold(0_u64, |s, b| {
             s.saturating_add(b.claimable_amount_satoshis())
         });
-        let claimable_sat = claimable_sat.saturating_sub(self.forced.counted_twice(self));
+        let claimable_sat = claimable_sat.saturating_sub(self.forced.counted_twice());
         json!({
             "onchain": chain,
             "lightning": {

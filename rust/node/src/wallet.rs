@@ -279,7 +279,7 @@ impl Wallet {
         let mut available = 0u64;
         for coin in state.bdk.unspent() {
             let value = coin.txout.value.to_sat();
-            let kind = state.kind(&coin, tip);
+            let kind = state.kind(coin, tip);
             let sum = match kind {
                 Kind::Confirmed => &mut balances.confirmed_sat,
                 Kind::Change => &mut balances.unconfirmed_sat,
@@ -289,7 +289,7 @@ impl Wallet {
             *sum = sum.saturating_add(value);
             if locked.contains(&coin.outpoint) {
                 balances.locked_sat = balances.locked_sat.saturating_add(value);
-            } else if state.usable(&coin, kind, tip, ANY_DEPTH) {
+            } else if state.usable(coin, kind, tip, ANY_DEPTH) {
                 available = available.saturating_add(value);
             }
         }

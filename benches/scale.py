@@ -233,7 +233,7 @@ def _extrapolated(points: list[dict[str, Any]]) -> list[str]:
         "| idle channels | start, s | memory, GB | forwards per CPU s |",
         "|---|---|---|---|",
     ]
-    for wanted in (30_000, 100_000):
+    for wanted in (3 * many["channels"], 10 * many["channels"]):
         more = (wanted - many["channels"]) / channels
         gigabytes = (many["rss_loaded_kb"] + memory * (wanted - many["channels"])) / 1024 / 1024
         lines.append(
@@ -259,13 +259,17 @@ def main() -> None:
     """Measure; write; say where."""
     parser = argparse.ArgumentParser(prog="scale", description=__doc__)
     parser.add_argument("--size", choices=("smoke", "full"), default="full")
+    parser.add_argument("--most", type=int, help="no size with more channels than that")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--page", type=Path, help="has the table between its two marks")
     asked = parser.parse_args()
     # Each connection is one.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    asyncio.run(measure(asked.out, {"smoke": SMOKE, "full": FULL}[asked.size]))
+    sizes = {"smoke": SMOKE, "full": FULL}[asked.size]
+    if asked.most is not None:
+        sizes = [size for size in sizes if size.channels <= asked.most]
+    asyncio.run(measure(asked.out, sizes))
     if asked.page:
         write_page(json.loads(asked.out.read_text()), asked.page)
     print(asked.out)

@@ -348,18 +348,26 @@ class Lives(Stage):
         closer = self.random.choice((self.lsp, wallet))
         order = {"channel_id": channel["channel_id"], "force": True}
 
+        async def age() -> int:
+            """In blocks, as far as who closes has seen them."""
+            known = await closer.call("channels")
+            ages = [c["confirmations"] for c in known if c["channel_id"] == channel["channel_id"]]
+            return ages[0] or 0 if ages else 0
+
         async def ordered() -> bool:
             nonlocal closer
+            before = await age()
             try:
                 # Before it is done: the answer may be lost.
                 self.excused[funding] = f"asked of the {self._role(closer)}"
                 await closer.call("close_channel", **order)
             except CallError as error:
                 if error.code == "config" and closer is self.lsp:
-                    # What it sold for some blocks it may not close.
+                    # What it sold for some blocks it may not close. Blocks come and go meanwhile.
                     self.report.world["close refused, a lifetime was sold"] += 1
-                    if channel["confirmations"] >= LIFETIME:
-                        text = f"{channel['channel_id']} after {channel['confirmations']} blocks"
+                    least = min(before, await age())
+                    if least >= LIFETIME:
+                        text = f"{channel['channel_id']} after {least} blocks"
                         self.report.findings.append(Finding("close refused", text))
                     closer = wallet
                     return False

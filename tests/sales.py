@@ -56,7 +56,7 @@ CLIENTS = 16
 # Of the questions to a hook for channels one in so many gets a channel, the others a no.
 OPENS_EVERY = 10
 PAYER_SAT = 16_000_000
-# What a channel has room for beside the payment that opens it is less.
+# A channel has no room for a second one.
 OPEN_SIZE = sat(14_000)
 # Blocks, and some more.
 MONTH = 4_400
@@ -211,6 +211,8 @@ async def _shop(box: Sandbox, name: str, policy: PolicyConfig, coins: Msat = COI
         max_exposure_per_client=sat(10**12),
         max_unconfirmed=sat(10**12),
         max_unconfirmed_per_client=sat(10**12),
+        extra_capacity_ppm=0,
+        extra_capacity_sat=0,
     )
     lending = Lending(overcommit_ppm=100_000_000, strangers_ppm=1_000_000)
     service = LspConfig(menu=MENU, limits=limits, lending=lending, policy=policy)

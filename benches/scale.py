@@ -26,7 +26,7 @@ from compare.scene import Outcome, Scene, checked, in_turn
 from compare.sellers import Ours
 from compare.settings import FORWARD_SAT, Case
 from conformance.peer import Peer, Target
-from conformance.rpc import GET_INFO, new_id, read_answer, request
+from conformance.rpc import GET_INFO, ask_once
 
 from ldkjit import sat
 from ldkjit.sandbox import Regtest
@@ -122,9 +122,8 @@ async def _asked(scene: Scene, peers: list[Peer]) -> dict[str, Any] | None:
         return None
 
     async def ask(peer: Peer) -> None:
-        began, id_ = time.perf_counter(), new_id()
-        await peer.send(request(GET_INFO, {}, id_))
-        answer = read_answer(await asyncio.wait_for(peer.wait(), ANSWER_S))
+        began = time.perf_counter()
+        answer = await ask_once(peer, GET_INFO, {}, ANSWER_S)
         assert answer.result is not None, answer
         outcome.latencies_ms.append((time.perf_counter() - began) * 1_000)
 

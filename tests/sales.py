@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.peer import Peer, PeerGoneError, Target
-from conformance.rpc import BUY, GET_INFO, buy_params, new_id, read_answer, request
+from conformance.rpc import BUY, GET_INFO, ask_once, buy_params
 from programs import Program, program
 
 from ldkjit import (
@@ -51,6 +51,7 @@ DEADLINE_MS = 2_000
 # Longer than a deadline: nobody waits for it.
 HANG_S = 3.0
 BLOCK_S = 0.02
+ANSWER_S = 30.0
 WAYS = ("raise", "hang", "block", "nonsense", "call", "refuse")
 CLIENTS = 16
 # Of the questions to a hook for channels one in so many gets a channel, the others a no.
@@ -182,20 +183,12 @@ def _now_and_then() -> Callable[[ChannelRequest], ChannelTerms | Refuse]:
 async def _buy(peer: Peer) -> tuple[str | None, float]:
     """A menu, then a purchase: why it was not sold, and the time it took; there is an answer."""
     began = time.monotonic()
-
-    async def ask(method: str, params: Any) -> Any:
-        id_ = new_id()
-        await peer.send(request(method, params, id_))
-        answer = read_answer(await asyncio.wait_for(peer.wait(), 30))
-        assert answer.id == id_
-        return answer
-
     why: str | None = NOTHING
-    answer = await ask(GET_INFO, {})
+    answer = await ask_once(peer, GET_INFO, {}, ANSWER_S)
     if answer.result is None:
         why = answer.message
     elif offers := answer.result["opening_fee_params_menu"]:
-        answer = await ask(BUY, buy_params(offers[0], int(SIZE)))
+        answer = await ask_once(peer, BUY, buy_params(offers[0], int(SIZE)), ANSWER_S)
         assert answer.code in (None, 1), answer
         why = answer.message if answer.code else None
     return why, time.monotonic() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from types import TracebackType
@@ -116,6 +117,19 @@ def _object(value: Any, payload: bytes) -> dict[str, Any]:
 
 def _no_json(constant: str) -> NoReturn:
     raise AssertionError(f"{constant} is no JSON")
+
+
+async def ask_once(peer: Peer, method: str, params: Any, timeout: float) -> Answer:
+    """Send a request; its answer, and nothing else is asked: for whoever measures.
+
+    Raises:
+        TimeoutError: There was none in time, seconds.
+    """
+    id_ = new_id()
+    await peer.send(request(method, params, id_))
+    answer = read_answer(await asyncio.wait_for(peer.wait(), timeout))
+    assert answer.id == id_, answer
+    return answer
 
 
 class Client:

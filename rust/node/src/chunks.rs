@@ -36,7 +36,6 @@ pub struct Chunks {
     whole: bool,
 }
 
-#[derive(Clone)]
 struct Part {
     id: u32,
     bytes: Range<usize>,

@@ -228,7 +228,15 @@ async def in_mempool(box: Sandbox, txid: str, timeout: float = 10.0) -> None:
 
 
 async def what_it_has(node: Node) -> tuple[Any, ...]:
-    """Who it is and what it has, but for the reserve, which follows the fee rate."""
+    """Who it is and what it has, but for the reserve, which follows the fee rate.
+
+    Once no commitment has an HTLC any more: a payment is done before that.
+    """
+
+    async def in_flight() -> int:
+        return sum(each.pending_htlcs for each in await node.channels())
+
+    await comes_to(in_flight, 0, "HTLCs of the node's channels")
     balances, rows = await node.balances(), [row async for row in node.ledger()]
     coins = (balances.onchain.confirmed_sat, balances.onchain.unconfirmed_sat)
     return (await node.status()).node_id, coins, balances.lightning, rows

@@ -132,7 +132,7 @@ bench-python: .venv-bench/extension ## pytest-benchmark: calls, types
 
 bench-compare: .venv-bench/extension ## beside ldk-node, and a page of it: make bench-compare COMPARE="--size smoke --rounds 1"
 	mkdir -p $(CACHE)/bench
-	$(BENCH) -m compare --out $(COMPARED) $(COMPARE)
+	$(BENCH) -m compare --out $(COMPARED) --floor $(COMPARE)
 	$(BENCH) -m compare.page $(COMPARED) --out $(COMPARED:.json=.md)
 
 bench-page: .venv-bench/extension ## docs/benchmarks.md, of the runs in benches/results
@@ -151,9 +151,8 @@ bench-imports: .venv/extension ## what import ldkjit takes beyond pydantic
 	$(BIN)/python benches/imports.py
 
 bench-budget: .venv-bench/extension ## where the time of a payment goes, beside LDK's floor: docs/performance.md
-	mkdir -p $(CACHE)/bench
-	cargo bench --locked --package ldkjit-node --bench floor > $(CACHE)/bench/floor.json
-	$(BENCH) -m budget $(CACHE)/bench/floor.json --out docs/performance.md
+	cargo bench --locked --package ldkjit-node --bench floor > benches/results/floor.json
+	$(BENCH) -m budget benches/results/floor.json --out docs/performance.md
 
 bench-flame: .venv-bench/extension $(CACHE)/tools/bin/inferno-flamegraph ## flame graphs of the LSP (needs perf), in the cache folder
 	mkdir -p $(CACHE)/bench

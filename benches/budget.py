@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from compare.machine import machine
+from compare.marks import fill
 from compare.scene import Outcome, Scene
 from compare.sellers import Ours
 from compare.settings import FORWARD_SAT, Case
@@ -106,49 +107,43 @@ def floor_table(floor: dict[str, Any]) -> list[str]:
 
 def render(
     told: dict[str, Any], floor: dict[str, Any], jit: list[Stages], forwards: list[Stages]
-) -> str:
-    """The page."""
+) -> list[str]:
+    """The tables of both kinds of payment."""
     lines = [
-        "# Where the time goes",
-        "",
-        "Made by `make bench-budget`; not written by hand.",
         "",
         f"{told['at']}, commit {told['commit']}, {told['machine']['cpus']} × "
         f"{told['machine']['cpu']}, load before: {told['machine']['load_before']:.2f}.",
-        "",
-        "Stages are stamped by the nodes themselves (`Node.timeline`), one payment at a time, the "
-        "LSP in its own process with its durable store, payer and wallets in another with stores "
-        "in memory; medians. The floor is LDK 0.2.7 alone: three channel managers in one thread, "
-        "without network, storage, wallet, chain or route finding (`benches/rust/floor.rs`). What "
-        "remains between the two is ours, the network's and the disk's.",
     ]
     for title, name, payments in (
         ("A JIT payment", "jit", jit),
         ("A forward", "forward", forwards),
     ):
-        lines += ["", f"## {title}", ""]
         ours, least = total(payments), floor[name]["total_us"]
         lines += [
-            f"{ours:,.0f} µs from the payer's call to the wallet's claim; LDK alone needs "
-            f"{least:,.0f} µs until the payer has the preimage: {ours / least:.1f} ×.",
+            "",
+            f"### {title}",
+            "",
+            f"{ours:,.0f} µs from the payer's call to the wallet's claim. LDK alone needs "
+            f"{least:,.0f} µs in one thread until the payer has the preimage, and "
+            f"{floor['tcp'][name]['p50_ms'] * 1_000:,.0f} µs over TCP.",
             "",
             *table(payments),
             "",
             *floor_table(floor[name]),
         ]
-    return "\n".join([*lines, ""])
+    return [*lines, ""]
 
 
 def main() -> None:
-    """Measure; write the page."""
+    """Measure; fill the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("floor", type=Path, help="what benches/rust/floor.rs printed")
+    parser.add_argument("floor", type=Path, help="what benches/rust/floor printed")
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="has its tables between two marks")
     asked = parser.parse_args()
     told, jit, forwards = asyncio.run(measure(asked.rounds))
     floor = json.loads(asked.floor.read_text())
-    asked.out.write_text(render(told, floor, jit, forwards))
+    fill(asked.out, render(told, floor, jit, forwards))
     print(asked.out)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from compare import meter
 from compare.idle import IdleSets
 from compare.machine import machine
+from compare.marks import fill
 from compare.scene import Outcome, Scene, checked, in_turn
 from compare.sellers import Ours
 from compare.settings import FORWARD_SAT, Case
@@ -31,8 +32,6 @@ from conformance.rpc import GET_INFO, ask_once
 from ldkjit import sat
 from ldkjit.sandbox import Regtest
 
-# Where a page has its table.
-BEGINS, ENDS = "<!-- measured -->", "<!-- end -->"
 COINBASES = 50
 STARTS = 3
 JITS = 20
@@ -242,13 +241,6 @@ def _extrapolated(points: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def write_page(told: dict[str, Any], page: Path) -> None:
-    """Put the table where the page has its place."""
-    head, rest = page.read_text().split(BEGINS)
-    _, tail = rest.split(ENDS)
-    page.write_text("\n".join([head + BEGINS, *table(told), ENDS + tail]))
-
-
 def _keep(out: Path, told: dict[str, Any]) -> None:
     out.write_text(json.dumps(told, indent=1) + "\n")
     print(told["points"][-1], flush=True)
@@ -270,7 +262,7 @@ def main() -> None:
         sizes = [size for size in sizes if size.channels <= asked.most]
     asyncio.run(measure(asked.out, sizes))
     if asked.page:
-        write_page(json.loads(asked.out.read_text()), asked.page)
+        fill(asked.page, table(json.loads(asked.out.read_text())))
     print(asked.out)
 
 

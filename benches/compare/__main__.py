@@ -23,6 +23,7 @@ from interop.ldk_node_program import find_ldk_node
 
 from ldkjit.sandbox import Regtest
 
+from .goals import FLOORS
 from .idle import IdleSets
 from .loads import LOADS
 from .machine import machine
@@ -33,6 +34,8 @@ from .settings import FULL, HOOKED, OUR_DOOR, SMOKE, Case, our_service, their_se
 # ldk-node with either of its stores: the faster one is the opponent.
 KINDS = ("ldkjit", "ldk-node", "ldk-node-files")
 ROUND_S = 1_800.0
+# LDK's own work, which goals are held against.
+FLOOR = ("cargo", "bench", "--locked", "--package", "ldkjit-node", "--bench", "floor")
 # Blocks whose coins pay for everything.
 COINBASES = 50
 
@@ -84,6 +87,14 @@ class Run:
         print(line(case, result), flush=True)
         return "error" not in result
 
+    async def floor(self) -> None:
+        """Measure what LDK alone takes, when the LSPs are measured: machines have moods."""
+        cargo = await asyncio.create_subprocess_exec(*FLOOR, stdout=asyncio.subprocess.PIPE)
+        out, _ = await cargo.communicate()
+        if cargo.returncode:
+            raise RuntimeError(f"{' '.join(FLOOR)}: exit code {cargo.returncode}")
+        self.told["floors"].append(json.loads(out))
+
 
 def written(told: dict[str, Any]) -> str:
     """The file: a round on each line, its times to the hundredth of a millisecond."""
@@ -128,9 +139,12 @@ async def run(asked: argparse.Namespace, out: Path) -> bool:
                     "ldkjit": {"lsp": our_service(0), "peer_limits": OUR_DOOR},
                     "ldk-node": their_service(0),
                 },
+                "floors": [],
                 "rounds": [],
             }
             for case in cases:
+                if asked.floor and case in FLOORS:
+                    await one.floor()
                 for number in range(1, asked.rounds + 1 + asked.fsyncs):
                     counts = number > asked.rounds
                     if counts and case.part in ("start", "kill"):
@@ -152,6 +166,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--idle", help="only cases with so many idle channels, by comma")
     parser.add_argument("--lsps", default="ldkjit,ldk-node", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--fsyncs", action="store_true", help="one more round, which counts them")
+    parser.add_argument("--floor", action="store_true", help="what LDK alone takes, beside it")
     parser.add_argument("--ldk-node", choices=("release", "interop"), default="release")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file")
     asked = parser.parse_args()

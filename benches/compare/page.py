@@ -9,14 +9,12 @@ import argparse
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from . import goals
+from .figures import Cases, Round, cell, failures, for_each, latency, per, values
 from .settings import HOOKED, JIT_SAT, PLOTS, Case
-
-Round = dict[str, Any]
-Figure = Callable[[Round], "float | None"]
 
 OURS = "ldkjit"
 TITLES = {
@@ -52,50 +50,22 @@ neither that trust model nor payments in parts are measured.
 """
 
 
-def percentile(values: list[float], share: float) -> float:
-    """The value that so many are not above."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
-def _latency(share: float) -> Figure:
-    def figure(each: Round) -> float | None:
-        times = each["latencies_ms"]
-        return percentile(times, share) if times else None
-
-    return figure
-
-
-def _per(what: str) -> Figure:
-    def figure(each: Round) -> float | None:
-        return len(each["latencies_ms"]) / each[what] if each[what] else None
-
-    return figure
-
-
-def _each(what: str, unit: float) -> Figure:
-    def figure(each: Round) -> float | None:
-        return each[what] / unit / len(each["latencies_ms"]) if each["latencies_ms"] else None
-
-    return figure
-
-
 # Name, figure, whether more is better, how it is written.
-P50 = ("p50, ms", _latency(0.5), False, "{:.1f}")
-P95 = ("p95, ms", _latency(0.95), False, "{:.1f}")
-RATE = ("per second", _per("wall_s"), True, "{:.1f}")
-BY_CPU = ("per CPU second", _per("cpu_s"), True, "{:.1f}")
-CPU_MS = ("CPU each, ms", _each("cpu_s", 0.001), False, "{:.1f}")
-WROTE = ("kB written each", _each("wrote", 1_024), False, "{:.0f}")
+P50 = ("p50, ms", latency(0.5), False, "{:.1f}")
+P95 = ("p95, ms", latency(0.95), False, "{:.1f}")
+RATE = ("per second", per("wall_s"), True, "{:.1f}")
+BY_CPU = ("per CPU second", per("cpu_s"), True, "{:.1f}")
+CPU_MS = ("CPU each, ms", for_each("cpu_s", 0.001), False, "{:.1f}")
+WROTE = ("kB written each", for_each("wrote", 1_024), False, "{:.0f}")
 MEMORY = ("memory, MB", lambda each: each["rss_kb"] / 1_024, False, "{:.0f}")
-FAILED = ("failed", lambda each: float(sum(each["failures"].values())), None, "{:.0f}")
+FAILED = ("failed", failures, None, "{:.0f}")
 FIGURES = {
     "jit_one_at_a_time": (P50, P95, BY_CPU, WROTE, MEMORY, FAILED),
     "hooks": (P50, P95, BY_CPU, FAILED),
     "jit_at_once": (RATE, BY_CPU, P50, P95, MEMORY, FAILED),
     "forwards": (RATE, BY_CPU, P50, P95, WROTE, MEMORY, FAILED),
     "buy": (RATE, BY_CPU, P50, P95, FAILED),
-    "start": (("start, ms", _latency(0.5), False, "{:.0f}"), CPU_MS, MEMORY),
+    "start": (("start, ms", latency(0.5), False, "{:.0f}"), CPU_MS, MEMORY),
     "mixed": (RATE, BY_CPU, P50, P95, MEMORY, FAILED),
     "kill": (
         ("channels force-closed", lambda each: float(each["more"]["force_closed"]), None, "{:.0f}"),
@@ -116,27 +86,13 @@ def rounds_of(runs: list[dict[str, Any]]) -> list[Round]:
     return [each for told in runs for each in told["rounds"]]
 
 
-def by_case(runs: list[dict[str, Any]]) -> dict[Case, dict[str, list[Round]]]:
+def by_case(runs: list[dict[str, Any]]) -> Cases:
     """The rounds that were measured, by case and LSP."""
-    cases: dict[Case, dict[str, list[Round]]] = defaultdict(lambda: defaultdict(list))
+    cases: Cases = defaultdict(lambda: defaultdict(list))
     for each in rounds_of(runs):
         if "error" not in each:
             cases[Case(**each["case"])][each["lsp"]].append(each)
     return cases
-
-
-def values(rounds: Iterable[Round], figure: Figure) -> list[float]:
-    """A figure of each round whose times count."""
-    found = (figure(each) for each in rounds if not each["counts_fsyncs"])
-    return [each for each in found if each is not None]
-
-
-def _cell(found: list[float], form: str) -> str:
-    if not found:
-        return "–"
-    middle = form.format(statistics.median(found))
-    low, high = form.format(min(found)), form.format(max(found))
-    return middle if low == high else f"{middle} ({low}–{high})"
 
 
 def _ratio(ours: list[float], theirs: list[float], more_is_better: bool | None) -> str:
@@ -169,7 +125,7 @@ def opponent_of(runs: list[dict[str, Any]]) -> str:
     return next((each for told in runs for each in told["lsps"] if each != OURS), "nobody")
 
 
-def _table(cases: dict[Case, dict[str, list[Round]]], part: str, opponent: str) -> list[str]:
+def _table(cases: Cases, part: str, opponent: str) -> list[str]:
     lines = [f"| | | {OURS} | {opponent} | ratio |", "|---|---|---|---|---|"]
     for case, rounds in cases.items():
         if case.part != part:
@@ -177,7 +133,7 @@ def _table(cases: dict[Case, dict[str, list[Round]]], part: str, opponent: str) 
         head = _size(case, rounds)
         for name, figure, more_is_better, form in FIGURES[part]:
             ours, theirs = (values(rounds[kind], figure) for kind in (OURS, opponent))
-            cells = [head, name, _cell(ours, form), _cell(theirs, form)]
+            cells = [head, name, cell(ours, form), cell(theirs, form)]
             lines.append(f"| {' | '.join(cells)} | {_ratio(ours, theirs, more_is_better)} |")
             head = ""
         counted = [
@@ -189,13 +145,13 @@ def _table(cases: dict[Case, dict[str, list[Round]]], part: str, opponent: str) 
             for kind in (OURS, opponent)
         ]
         if any(counted):
-            cells = [_cell(each, "{:.1f}") for each in counted]
+            cells = [cell(each, "{:.1f}") for each in counted]
             ratio = _ratio(counted[0], counted[1], more_is_better=False)
             lines.append(f"| | fsyncs each | {' | '.join(cells)} | {ratio} |")
     return lines
 
 
-def _per_channel(cases: dict[Case, dict[str, list[Round]]], opponent: str) -> list[str]:
+def _per_channel(cases: Cases, opponent: str) -> list[str]:
     """Memory for each idle channel: the slope between the smallest and the largest set."""
     lines = []
     for kind in (OURS, opponent):
@@ -211,7 +167,7 @@ def _per_channel(cases: dict[Case, dict[str, list[Round]]], opponent: str) -> li
     return ["", *lines] if lines else []
 
 
-def _hooks(cases: dict[Case, dict[str, list[Round]]]) -> list[str]:
+def _hooks(cases: Cases) -> list[str]:
     """Rules alone, and hooks; what these add, of each round's own neighbours."""
     names = ("rules alone", "`def`", "`async def`")
     lines = [f"| | {' | '.join(names)} |", "|---|---|---|---|"]
@@ -219,21 +175,21 @@ def _hooks(cases: dict[Case, dict[str, list[Round]]]) -> list[str]:
         if case.part != "hooks":
             continue
         for name, figure, _, form in FIGURES["hooks"]:
-            cells = [_cell(values(rounds[kind], figure), form) for kind in HOOKED]
+            cells = [cell(values(rounds[kind], figure), form) for kind in HOOKED]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         rules, *others = (
             {each["round"]: P50[1](each) for each in rounds[kind] if not each["counts_fsyncs"]}
             for kind in HOOKED
         )
         added = [
-            _cell([(p50 / rules[n] - 1) * 100 for n, p50 in some.items() if n in rules], "{:+.1f}")
+            cell([(p50 / rules[n] - 1) * 100 for n, p50 in some.items() if n in rules], "{:+.1f}")
             for some in others
         ]
         lines.append(f"| p50 beside rules, % | | {' | '.join(added)} |")
     return lines
 
 
-def _day(cases: dict[Case, dict[str, list[Round]]], opponent: str) -> list[str]:
+def _day(cases: Cases, opponent: str) -> list[str]:
     lines = ["", f"| of it | | {OURS} | {opponent} |", "|---|---|---|---|"]
     for case, rounds in cases.items():
         if case.part != "mixed":
@@ -246,7 +202,7 @@ def _day(cases: dict[Case, dict[str, list[Round]]], opponent: str) -> list[str]:
                 for kind, some in rounds.items()
             }
             for label, figure, _, form in (P50, P95, FAILED):
-                cells = [_cell(values(inner.get(k, []), figure), form) for k in (OURS, opponent)]
+                cells = [cell(values(inner.get(k, []), figure), form) for k in (OURS, opponent)]
                 lines.append(f"| {name} | {label} | {' | '.join(cells)} |")
     return lines if len(lines) > 3 else []
 
@@ -281,6 +237,8 @@ def render(runs: list[dict[str, Any]], images: str) -> str:
         "",
         METHOD,
     ]
+    lines += ["## What was to be reached", "", goals.METHOD]
+    lines += [*goals.table(cases, goals.floors_of(runs)), ""]
     for part, title in TITLES.items():
         if not any(case.part == part for case in cases):
             continue

@@ -133,6 +133,7 @@ FULL = [
     Case("jit_one_at_a_time", count=30),
     Case("hooks", count=30),
     Case("jit_at_once", clients=8, count=64),
+    Case("jit_at_once", clients=16, count=96),
     Case("jit_at_once", clients=32, count=128),
     Case("jit_at_once", clients=128, count=256),
     Case("forwards", clients=1, count=60),

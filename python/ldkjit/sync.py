@@ -564,6 +564,8 @@ class Node:
     def events(self, consumer: str = "default") -> Generator[Event, None, None]:
         """Every event, at least once: asking for the next one acknowledges the last.
 
+        That is on the disk within a tenth of a second: what came just before a crash is told again.
+
         Args:
             consumer: Each name has its own place in the history, kept across restarts. Use one
                 name in one place at a time.

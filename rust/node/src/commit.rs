@@ -18,8 +18,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// How long a manager that asks to be written waits for other work to travel with it.
-const COMPANY: Duration = Duration::from_millis(10);
+/// How long a manager that asks to be written, or what may be lost, waits for other work to travel with it.
+const COMPANY: Duration = Duration::from_millis(50);
 
 /// LDK's channel manager, as the committer sees it.
 pub trait Snapshot: Send + Sync {
@@ -724,16 +724,41 @@ mod tests {
         journal.kick();
         std::thread::sleep(Duration::from_millis(2));
         assert_eq!(manager_in(&store), Some(1));
-        std::thread::sleep(Duration::from_millis(60));
+        std::thread::sleep(COMPANY * 3);
         assert_eq!(manager_in(&store), Some(2));
         // A kick for nothing writes nothing.
         let commits = journal.stats().commits;
         journal.kick();
-        std::thread::sleep(Duration::from_millis(60));
+        std::thread::sleep(COMPANY * 3);
         assert_eq!(journal.stats().commits, commits);
         manager.state.store(3, Ordering::SeqCst);
         now(committer.shutdown()).unwrap();
         assert_eq!(manager_in(&store), Some(3));
+    }
+
+    #[test]
+    fn what_may_be_lost_travels_with_others_or_alone_after_a_moment() {
+        let store = MemoryStore::new();
+        let (committer, journal, _) = start(store.clone());
+        let has = |key: &str| {
+            let live = store.clone().load().unwrap().live;
+            live.iter().any(|(_, k, _)| k == key)
+        };
+        journal.put_soon("cursor", "a", vec![]).unwrap();
+        now(journal.durable()).unwrap();
+        assert!(!has("a"), "nobody waits for it");
+        journal.put("order", "b", vec![]);
+        now(journal.durable()).unwrap();
+        assert!(has("a") && has("b"));
+        assert_eq!(journal.stats().commits, 1);
+        journal.put_soon("cursor", "c", vec![]).unwrap();
+        assert!(now(journal.read("cursor", "c")).unwrap().is_some());
+        std::thread::sleep(COMPANY * 3);
+        assert!(has("c"));
+        journal.put_soon("cursor", "d", vec![]).unwrap();
+        now(committer.shutdown()).unwrap();
+        assert!(has("d"));
+        assert!(journal.put_soon("cursor", "e", vec![]).is_err());
     }
 
     /// Rows and the manager change together, as this way of holding commits off has it, while others write.

@@ -1,6 +1,7 @@
 //! What the application is told: events written with the change they report, read at each consumer's own pace.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use ldkjit_core::ids::{ChannelId, NodeId, PaymentHash, Scid};
 use ldkjit_core::reason::Reason;
@@ -12,6 +13,7 @@ use crate::alarms::Alarm;
 use crate::error::NodeError;
 use crate::journal::Journal;
 use crate::log::now_ms;
+use crate::sync::lock;
 
 const KIND: &str = "event";
 const CURSOR: &str = "cursor";
@@ -120,6 +122,8 @@ pub enum NodeEvent {
 pub struct Events {
     journal: Arc<Journal>,
     news: Notify,
+    /// Of the consumers that asked since the start.
+    cursors: Mutex<HashMap<String, u64>>,
 }
 
 impl Events {
@@ -129,6 +133,7 @@ impl Events {
         Self {
             journal,
             news: Notify::new(),
+            cursors: Mutex::default(),
         }
     }
 
@@ -163,27 +168,32 @@ impl Events {
         }
     }
 
-    /// Moves a consumer's cursor, durably.
+    /// Moves a consumer's cursor: with the next commit, so that a crash before it has the event told again.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails, or has.
     pub async fn ack(&self, consumer: &str, seq: u64) -> Result<(), NodeError> {
-        check_consumer(consumer)?;
         if self.cursor(consumer).await? < seq {
-            self.journal
-                .put(CURSOR, consumer, seq.to_string().into_bytes());
-            self.journal.durable().await?;
+            let mut cursors = lock(&self.cursors);
+            let value = seq.to_string().into_bytes();
+            self.journal.put_soon(CURSOR, consumer, value)?;
+            cursors.insert(consumer.to_owned(), seq);
         }
         Ok(())
     }
 
     async fn cursor(&self, consumer: &str) -> Result<u64, NodeError> {
         check_consumer(consumer)?;
+        if let Some(known) = lock(&self.cursors).get(consumer) {
+            return Ok(*known);
+        }
         let stored = self.journal.read(CURSOR, consumer).await?;
-        Ok(stored
+        let cursor = stored
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .and_then(|text| text.parse().ok())
-            .unwrap_or(0))
+            .unwrap_or(0);
+        let mut cursors = lock(&self.cursors);
+        Ok(*cursors.entry(consumer.to_owned()).or_insert(cursor))
     }
 }
 

@@ -271,6 +271,27 @@ impl Journal {
         });
     }
 
+    /// As [`Journal::put`], for what may be lost in a crash: it is written with whatever is next, or alone after a moment.
+    ///
+    /// # Errors
+    /// When nothing is written any more.
+    pub fn put_soon(
+        &self,
+        kind: impl Into<String>,
+        key: impl Into<String>,
+        value: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let mut state = self.shared.state();
+        if let Some(why) = &state.stopped {
+            return Err(why.clone());
+        }
+        let (kind, key) = (kind.into(), key.into());
+        state.append(Op::Put { kind, key, value }, true);
+        drop(state);
+        self.kick();
+        Ok(())
+    }
+
     /// Removes `(kind, key)`.
     pub fn delete(&self, kind: impl Into<String>, key: impl Into<String>) {
         self.append(Op::Delete {

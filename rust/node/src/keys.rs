@@ -165,6 +165,7 @@ impl Seed {
         );
         Ok(Account {
             key,
+            secp,
             external: format!("wpkh({origin}/0/*)"),
             internal: format!("wpkh({origin}/1/*)"),
         })
@@ -174,6 +175,8 @@ impl Seed {
 /// The keys of the on-chain wallet.
 pub struct Account {
     key: Xpriv,
+    /// Made once: a new one is blinded, which costs more than a signature.
+    secp: Secp256k1<All>,
     /// The public descriptor of addresses.
     pub external: String,
     /// The public descriptor of change addresses.
@@ -181,10 +184,15 @@ pub struct Account {
 }
 
 impl Account {
+    /// What these keys sign with.
+    pub fn secp(&self) -> &Secp256k1<All> {
+        &self.secp
+    }
+
     /// The private key of an address.
     pub fn key(&self, change: bool, index: u32) -> Result<SecretKey, NodeError> {
         let path = [u32::from(change), index].map(|index| ChildNumber::Normal { index });
-        let key = self.key.derive_priv(&Secp256k1::new(), &path);
+        let key = self.key.derive_priv(&self.secp, &path);
         key.map(|key| key.private_key)
             .map_err(|error| NodeError::internal(format!("no key {index}: {error}")))
     }

@@ -648,6 +648,17 @@ impl Node {
         if let Some((_, capacity)) = known.filter(|(at, _)| at.elapsed() < max_age) {
             return capacity;
         }
+        let mut capacity = self.channels_at_hand();
+        if let Some(lsp) = &self.config.lsp {
+            let depth = lsp.lending.coin_confirmations;
+            capacity.coins_sat = self.parts.wallet.fundable_sat(depth);
+        }
+        *known = Some((Instant::now(), capacity));
+        capacity
+    }
+
+    /// What channels say of it: coins are not looked for.
+    fn channels_at_hand(&self) -> Capacity {
         let mut capacity = Capacity::default();
         for channel in self.cm.list_channels() {
             // Channels with a configured LSP need no reserve: a new wallet has no coins, and the LSP closes before it must.
@@ -661,11 +672,6 @@ impl Node {
                     .saturating_add(channel.inbound_capacity_msat);
             }
         }
-        if let Some(lsp) = &self.config.lsp {
-            let depth = lsp.lending.coin_confirmations;
-            capacity.coins_sat = self.parts.wallet.fundable_sat(depth);
-        }
-        *known = Some((Instant::now(), capacity));
         capacity
     }
 
@@ -685,7 +691,7 @@ impl Node {
 
     /// Keeps back what closing the anchor channels there are, and `more`, may cost.
     pub fn set_reserve(&self, more: usize) {
-        let anchors = self.capacity(Duration::ZERO).anchors.saturating_add(more);
+        let anchors = self.channels_at_hand().anchors.saturating_add(more);
         let reserve = self.reserve().required_sat(anchors);
         self.parts.wallet.set_reserve(reserve);
     }

@@ -14,16 +14,19 @@ use bdk_wallet::chain::local_chain::CannotConnectError;
 use bdk_wallet::chain::{
     BlockId, ChainPosition, CheckPoint, ConfirmationBlockTime, Merge, TxUpdate,
 };
+use bdk_wallet::coin_selection::DefaultCoinSelectionAlgorithm;
 use bdk_wallet::error::CreateTxError;
-use bdk_wallet::{ChangeSet, KeychainKind, LoadParams, Update, Wallet as Bdk};
+use bdk_wallet::{
+    ChangeSet, KeychainKind, LoadParams, LocalOutput, TxBuilder, Update, Wallet as Bdk,
+};
 use bitcoin::block::{Block, Header};
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::hashes::{sha256, Hash};
-use bitcoin::secp256k1::{Message, Secp256k1};
+use bitcoin::secp256k1::Message;
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::{
-    Address, Amount, FeeRate, Network, OutPoint, Psbt, Script, ScriptBuf, Transaction, Txid,
-    WPubkeyHash, WScriptHash, Witness,
+    psbt, Address, Amount, FeeRate, Network, OutPoint, Psbt, Script, ScriptBuf, Sequence,
+    Transaction, Txid, WPubkeyHash, WScriptHash, Weight, Witness,
 };
 use coins::Kind;
 use ldkjit_core::ids::{ChannelId, OpenId};
@@ -342,10 +345,7 @@ impl Wallet {
         }
         .inspect_err(|_| self.persist_quietly(&mut state))?;
         let tx = state.sign(&mut built.psbt)?;
-        state
-            .bdk
-            .change()
-            .apply_unconfirmed_txs([(tx.clone(), seconds())]);
+        state.bdk.sent(&tx, seconds());
         self.persist(&mut state)?;
         Ok(tx)
     }
@@ -443,10 +443,7 @@ impl Wallet {
             return Ok(None);
         };
         let tx = state.sign(&mut built.psbt)?;
-        state
-            .bdk
-            .change()
-            .apply_unconfirmed_txs([(tx.clone(), seconds())]);
+        state.bdk.sent(&tx, seconds());
         self.persist(&mut state)?;
         Ok(Some((tx, built.fee_sat)))
     }
@@ -588,8 +585,7 @@ impl Wallet {
         let mut state = self.state();
         let State { bdk, books, .. } = &mut *state;
         books.watch(bdk, tx, true);
-        bdk.change()
-            .apply_unconfirmed_txs([(tx.clone(), seconds())]);
+        bdk.sent(tx, seconds());
         self.persist_quietly(&mut state);
     }
 
@@ -865,6 +861,19 @@ impl State {
         coins
     }
 
+    /// These coins, and the weight of a witness for each.
+    fn inputs(&self, coins: &[OutPoint]) -> Result<Vec<(LocalOutput, Weight)>, NodeError> {
+        let unspent = self.bdk.unspent();
+        let find = |at: &OutPoint| {
+            let coin = unspent.iter().find(|coin| coin.outpoint == *at)?;
+            let descriptor = self.bdk.public_descriptor(coin.keychain);
+            let weight = descriptor.max_weight_to_satisfy().ok()?;
+            Some((coin.clone(), weight))
+        };
+        let found: Option<Vec<_>> = coins.iter().map(find).collect();
+        found.ok_or_else(|| NodeError::internal("a chosen coin is not there"))
+    }
+
     /// Pays `value` to `script`: from the coins in `had` if they suffice, else from the smallest coin that does, so that
     /// the others stay free for channels opened at the same time, else from as many as it takes.
     fn build(
@@ -883,16 +892,16 @@ impl State {
         let had = if coins.hold(had) { had } else { &[] };
         let choices = [Some(had), Some(least.as_slice()), None];
         for chosen in choices.into_iter().filter(|c| *c != Some(&[])) {
+            let inputs = chosen.map(|chosen| self.inputs(chosen)).transpose()?;
             let mut builder = self.bdk.rest().build_tx();
             builder
-                .unspendable(coins.barred.clone())
                 .fee_rate(FeeRate::from_sat_per_kwu(u64::from(fee_rate)))
                 .only_witness_utxo()
                 .add_recipient(script.to_owned(), value);
-            if let Some(chosen) = chosen {
-                builder.manually_selected_only();
-                if builder.add_utxos(chosen).is_err() {
-                    continue;
+            match inputs {
+                Some(inputs) => add(&mut builder, inputs)?,
+                None => {
+                    builder.unspendable(coins.barred.clone());
                 }
             }
             let psbt = match builder.finish() {
@@ -934,14 +943,12 @@ impl State {
                 next.script_pubkey()
             })
             .collect();
+        let inputs = self.inputs(&chosen)?;
         let mut builder = self.bdk.rest().build_tx();
         builder
             .fee_rate(FeeRate::from_sat_per_kwu(u64::from(fee_rate)))
-            .only_witness_utxo()
-            .manually_selected_only();
-        builder
-            .add_utxos(&chosen)
-            .map_err(|error| NodeError::internal(format!("the pool's coins: {error}")))?;
+            .only_witness_utxo();
+        add(&mut builder, inputs)?;
         for script in scripts {
             builder.add_recipient(script, Amount::from_sat(pool.coin_sat));
         }
@@ -1024,7 +1031,7 @@ impl State {
     fn sign_own(&self, psbt: &mut Psbt) -> Result<usize, NodeError> {
         let internal =
             |error: &dyn std::fmt::Display| NodeError::internal(format!("signing: {error}"));
-        let secp = Secp256k1::new();
+        let secp = self.account.secp();
         let tx = psbt.unsigned_tx.clone();
         let mut hashes = SighashCache::new(&tx);
         let mut signed = 0usize;
@@ -1049,7 +1056,7 @@ impl State {
                 signature,
                 sighash_type: kind,
             };
-            input.final_script_witness = Some(Witness::p2wpkh(&signature, &key.public_key(&secp)));
+            input.final_script_witness = Some(Witness::p2wpkh(&signature, &key.public_key(secp)));
             signed = signed.saturating_add(1);
         }
         Ok(signed)
@@ -1174,6 +1181,25 @@ fn insufficient(needed_sat: u64, available_sat: u64) -> NodeError {
         needed_sat.saturating_mul(1_000),
         available_sat.saturating_mul(1_000),
     )
+}
+
+/// Has a transaction spend these coins and no others. Not by `add_utxos`, which walks through all transactions for them.
+fn add(
+    builder: &mut TxBuilder<'_, DefaultCoinSelectionAlgorithm>,
+    coins: Vec<(LocalOutput, Weight)>,
+) -> Result<(), NodeError> {
+    builder.manually_selected_only();
+    for (coin, weight) in coins {
+        let input = psbt::Input {
+            witness_utxo: Some(coin.txout),
+            ..psbt::Input::default()
+        };
+        let sequence = Sequence::ENABLE_RBF_NO_LOCKTIME;
+        builder
+            .add_foreign_utxo_with_sequence(coin.outpoint, input, weight, sequence)
+            .map_err(|error| NodeError::internal(format!("a chosen coin: {error}")))?;
+    }
+    Ok(())
 }
 
 fn cannot_build(error: CreateTxError, needed_sat: u64, available_sat: u64) -> NodeError {
@@ -1706,6 +1732,40 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(net.wallet.unconfirmed(), vec![funding.clone()]);
             net.restart(true);
+        }
+    }
+
+    #[test]
+    fn what_is_sent_is_taken_in_without_a_walk_only_if_it_conflicts_with_nothing() {
+        let mut net = Net::new();
+        let pay = net.pay(1_000_000);
+        net.mine(vec![pay.clone()]);
+        let first_of = |tx: &Transaction| OutPoint::new(tx.compute_txid(), 0);
+        let spend = |net: &mut Net, coin: OutPoint, sat: u64| {
+            let mut tx = net.pay(sat);
+            tx.input[0].previous_output = coin;
+            tx
+        };
+        let first = spend(&mut net, first_of(&pay), 900_000);
+        let child = spend(&mut net, first_of(&first), 800_000);
+        let second = spend(&mut net, first_of(&pay), 850_000);
+        let grandchild = spend(&mut net, first_of(&child), 700_000);
+        let third = spend(&mut net, first_of(&pay), 840_000);
+        for tx in [&first, &child, &second, &first] {
+            net.wallet.broadcasted(tx);
+            net.is_up_to_date();
+        }
+        net.mine(vec![second]);
+        // One hangs on what is not to be any more, one conflicts with a block.
+        for tx in [grandchild, third] {
+            net.wallet.broadcasted(&tx);
+            net.is_up_to_date();
+        }
+        let parent = net.pay(50_000);
+        let child = spend(&mut net, first_of(&parent), 40_000);
+        for tx in [child, parent] {
+            net.wallet.broadcasted(&tx);
+            net.is_up_to_date();
         }
     }
 

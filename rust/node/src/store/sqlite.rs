@@ -4,6 +4,7 @@ use super::lock::Lock;
 use super::{follows, rows_follow, Loaded, Op, Row, Store, StoreError, ARCHIVE, SCHEMA_VERSION};
 use crate::files::create_new;
 use bitcoin::Network;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,9 @@ impl SqliteStore {
              PRAGMA trusted_schema = OFF;"
         ))
         .map_err(failed)?;
+        // Otherwise a prepared statement is planned again whenever it is bound to another value.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+            .map_err(failed)?;
         db.set_prepared_statement_cache_capacity(16);
         prepare_schema(&mut db, network, STEPS)?;
         let (seq, last_row) = counters(&db)?;

@@ -61,6 +61,7 @@ impl Service {
         let depth = self.config.lending.coin_confirmations;
         let wallet = &node.parts.wallet;
         let locked = wallet.select_and_lock(open.0, value_sat, rate, depth);
+        node.forget_capacity();
         match locked {
             Ok(_) => {
                 node.clear(Alarm::Coins);

@@ -35,7 +35,7 @@ from .settings import FULL, HOOKED, OUR_DOOR, SMOKE, Case, our_service, their_se
 KINDS = ("ldkjit", "ldk-node", "ldk-node-files")
 ROUND_S = 1_800.0
 # LDK's own work, which goals are held against.
-FLOOR = ("cargo", "bench", "--locked", "--package", "ldkjit-node", "--bench", "floor")
+FLOOR = ("cargo", "bench", "--locked", "--package", "ldkjit-node", "--bench", "floor", "--")
 # Blocks whose coins pay for everything.
 COINBASES = 50
 
@@ -87,13 +87,15 @@ class Run:
         print(line(case, result), flush=True)
         return "error" not in result
 
-    async def floor(self) -> None:
+    async def floor(self, case: Case) -> None:
         """Measure what LDK alone takes, when the LSPs are measured: machines have moods."""
-        cargo = await asyncio.create_subprocess_exec(*FLOOR, stdout=asyncio.subprocess.PIPE)
+        name = FLOORS[case]
+        cargo = await asyncio.create_subprocess_exec(*FLOOR, name, stdout=asyncio.subprocess.PIPE)
         out, _ = await cargo.communicate()
         if cargo.returncode:
             raise RuntimeError(f"{' '.join(FLOOR)}: exit code {cargo.returncode}")
-        self.told["floors"].append(json.loads(out))
+        took = {"case": dataclasses.asdict(case), **json.loads(out)["tcp"][name]}
+        self.told["floors"].append(took)
 
 
 def written(told: dict[str, Any]) -> str:
@@ -143,12 +145,12 @@ async def run(asked: argparse.Namespace, out: Path) -> bool:
                 "rounds": [],
             }
             for case in cases:
-                if asked.floor and case in FLOORS:
-                    await one.floor()
                 for number in range(1, asked.rounds + 1 + asked.fsyncs):
                     counts = number > asked.rounds
                     if counts and case.part in ("start", "kill"):
                         continue
+                    if asked.floor and case in FLOORS and not counts:
+                        await one.floor(case)
                     for kind in HOOKED if case.part == "hooks" else asked.lsps:
                         good &= await one.round(case, kind, number, count_fsyncs=counts)
     finally:

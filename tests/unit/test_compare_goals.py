@@ -76,6 +76,10 @@ def test_a_hook_is_held_against_the_rules_of_its_round(added: float, met: str) -
     (row,) = rows({HOOKS: kinds})
     assert row[-1] == met
     assert row[3].endswith("; -10.0 %")
+    traced = measured(100.0, counts_fsyncs=True, round=2)
+    assert rows({HOOKS: {kind: [*some, traced] for kind, some in kinds.items()}}) == [row]
+    kinds["ldkjit-async"] = [measured(9.0, failures={"timeout": 1})]
+    assert rows({HOOKS: kinds})[0][-1] == "**no**"
 
 
 @pytest.mark.parametrize(("closed", "met"), [(0, "yes"), (1, "**no**")])
@@ -89,16 +93,37 @@ def test_one_channel_closed_by_force_is_one_too_many(closed: int, met: str) -> N
     assert row[-1] == met
 
 
-def test_the_floor_is_that_of_the_run_of_a_case() -> None:
+def test_the_floor_is_that_of_its_case() -> None:
     def run(case: Case, *times: float) -> dict[str, Any]:
-        floors = [{"tcp": {"jit": {"p50_ms": ms, "lsp_us": ms / 2}}} for ms in times]
-        return {"rounds": [{"case": dataclasses.asdict(case)}], "floors": floors}
+        told = {"case": dataclasses.asdict(case)}
+        return {"floors": [{**told, "p50_ms": ms, "lsp_us": ms / 2} for ms in times]}
 
-    runs = [run(JIT, 6.0, 2.0, 4.0), run(HOOKS, 9.0), {"rounds": run(OPENS)["rounds"]}]
-    assert floors_of(runs) == {JIT: {"p50_ms": 4.0, "lsp_us": 2.0}}
-    cases: Cases = {OPENS: {"ldkjit": [measured()]}}
-    ((*_, got, asked, _),) = [line.strip("| ").split(" | ") for line in table(cases, {})[2:]]
-    assert (got, asked) == ("", "10 ×; 60% of the floor")
+    runs = [run(JIT, 6.0, 2.0, 4.0), run(OPENS, 9.0), {}]
+    assert floors_of(runs) == {
+        JIT: {"p50_ms": 4.0, "lsp_us": 2.0},
+        OPENS: {"p50_ms": 9.0, "lsp_us": 4.5},
+    }
+
+
+def test_what_was_not_compared_is_not_met() -> None:
+    def last(cases: Cases, floors: Any) -> list[str]:
+        (line,) = table(cases, floors)[2:]
+        return line.strip("| ").split(" | ")[-3:]
+
+    asked = "10 ×; 60% of the floor"
+    good, theirs = measured(cpu_s=0.01), measured(wall_s=100)
+    alone: Cases = {OPENS: {"ldkjit": [good]}}
+    assert last(alone, {}) == ["not compared; no floor", asked, "**no**"]
+    assert last(alone, FLOORS) == ["not compared; 100% of the floor", asked, "**no**"]
+    both: Cases = {OPENS: {"ldkjit": [good], "ldk-node": [theirs]}}
+    assert last(both, {}) == ["100.0 ×; no floor", asked, "**no**"]
+    assert last(both, FLOORS)[-1] == "yes"
+    # None arrived: of theirs, or of ours.
+    none = measured(latencies_ms=[], failures={"timeout": 2})
+    assert last({OPENS: {"ldkjit": [good], "ldk-node": [none]}}, FLOORS)[-1] == "**no**"
+    lost = last({JIT: {"ldkjit": [none], "ldk-node": [good]}}, FLOORS)
+    assert lost[0] == "not compared; no floor; 2 failed"
+    assert lost[-1] == "**no**"
 
 
 def test_every_goal_is_of_a_case_that_is_measured() -> None:

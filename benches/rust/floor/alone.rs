@@ -200,22 +200,22 @@ pub struct Trade {
     buyers: Mutex<HashMap<u64, PublicKey>>,
     /// Payments that wait for a channel, by client.
     held: Mutex<HashMap<PublicKey, (InterceptId, u64)>>,
-    paid: Sender<PaymentHash>,
+    arrived: Sender<PaymentHash>,
     fundings: AtomicU64,
 }
 
 impl Trade {
     /// And where to hear of payments that have arrived.
     pub fn new(lsp: &Node) -> (Self, Receiver<PaymentHash>) {
-        let (paid, arrived) = mpsc::channel();
+        let (arrived, arrivals) = mpsc::channel();
         let trade = Self {
             lsp: lsp.id,
             buyers: Mutex::default(),
             held: Mutex::default(),
-            paid,
+            arrived,
             fundings: AtomicU64::default(),
         };
-        (trade, arrived)
+        (trade, arrivals)
     }
 
     /// Asks for the payer's channels.
@@ -314,7 +314,7 @@ impl Trade {
                     m.claim_funds(purpose.preimage().unwrap())
                 });
             }
-            Event::PaymentSent { payment_hash, .. } => self.paid.send(payment_hash).unwrap(),
+            Event::PaymentClaimed { payment_hash, .. } => self.arrived.send(payment_hash).unwrap(),
             Event::HTLCHandlingFailed {
                 failure_type,
                 failure_reason,

@@ -1,5 +1,6 @@
 //! The floor: what LDK alone takes for a JIT payment and for a forward, without storage, wallet, chain or route finding. In one
-//! thread without a network (`inline.rs`), by what LDK is called for; and over TCP, as rates (`tcp.rs`). Prints JSON.
+//! thread without a network (`inline.rs`), by what LDK is called for; and over TCP, as rates (`tcp.rs`). Prints JSON; with names as arguments,
+//! of what `tcp.rs` calls so.
 //!
 //! Not a criterion benchmark: what counts is not the time of one call but where the time of a payment goes.
 
@@ -24,7 +25,16 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() {
-    let [jit, forward] = inline::measure();
-    let told = json!({"jit": jit, "forward": forward, "tcp": tcp::measure()});
+    // Cargo adds an option of its own.
+    let names: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|name| !name.starts_with("--"))
+        .collect();
+    let told = if names.is_empty() {
+        let [jit, forward] = inline::measure();
+        json!({"jit": jit, "forward": forward, "tcp": tcp::measure(|_| true)})
+    } else {
+        json!({"tcp": tcp::measure(|name| names.iter().any(|n| n == name))})
+    };
     println!("{told}");
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How long a manager that asks to be written, or what may be lost, waits for other work to travel with it.
-const COMPANY: Duration = Duration::from_millis(50);
+const COMPANY: Duration = Duration::from_millis(10);
 
 /// LDK's channel manager, as the committer sees it.
 pub trait Snapshot: Send + Sync {
@@ -404,9 +404,13 @@ impl Worker {
                 kind,
                 after,
                 limit,
+                queued,
                 answer,
             } => {
                 let found = self.store.rows(&kind, after, limit).map(|mut rows| {
+                    if !queued {
+                        return rows;
+                    }
                     let state = self.shared.state();
                     rows.extend(state.queue.iter().filter_map(|op| match op {
                         Op::Row {
@@ -697,6 +701,16 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_fails_at_the_very_end_is_why_nothing_is_written() {
+        let store = FaultyStore::new(MemoryStore::new()).at(1, Fault::Fails);
+        let (committer, journal, _) = start(store);
+        journal.put_soon("a", "b", vec![]).unwrap();
+        let failed = now(committer.shutdown()).unwrap_err();
+        assert!(matches!(failed, StoreError::Failed(_)));
+        assert_eq!(journal.stopped(), Some(failed));
+    }
+
+    #[test]
     fn a_panicking_store_leaves_nobody_waiting() {
         let (committer, journal, _) = start(Panics);
         journal.put("a", "b", vec![]);
@@ -724,12 +738,12 @@ mod tests {
         journal.kick();
         std::thread::sleep(Duration::from_millis(2));
         assert_eq!(manager_in(&store), Some(1));
-        std::thread::sleep(COMPANY * 3);
+        std::thread::sleep(COMPANY * 6);
         assert_eq!(manager_in(&store), Some(2));
         // A kick for nothing writes nothing.
         let commits = journal.stats().commits;
         journal.kick();
-        std::thread::sleep(COMPANY * 3);
+        std::thread::sleep(COMPANY * 6);
         assert_eq!(journal.stats().commits, commits);
         manager.state.store(3, Ordering::SeqCst);
         now(committer.shutdown()).unwrap();
@@ -744,16 +758,18 @@ mod tests {
             let live = store.clone().load().unwrap().live;
             live.iter().any(|(_, k, _)| k == key)
         };
+        let no_commit = now(journal.gate());
         journal.put_soon("cursor", "a", vec![]).unwrap();
         now(journal.durable()).unwrap();
         assert!(!has("a"), "nobody waits for it");
         journal.put("order", "b", vec![]);
+        drop(no_commit);
         now(journal.durable()).unwrap();
         assert!(has("a") && has("b"));
         assert_eq!(journal.stats().commits, 1);
         journal.put_soon("cursor", "c", vec![]).unwrap();
         assert!(now(journal.read("cursor", "c")).unwrap().is_some());
-        std::thread::sleep(COMPANY * 3);
+        std::thread::sleep(COMPANY * 6);
         assert!(has("c"));
         journal.put_soon("cursor", "d", vec![]).unwrap();
         now(committer.shutdown()).unwrap();

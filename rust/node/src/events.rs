@@ -158,14 +158,26 @@ impl Events {
             let news = self.news.notified();
             tokio::pin!(news);
             news.as_mut().enable();
-            let rows = self.journal.rows(KIND, cursor, 1).await?;
-            if let Some(row) = rows.first() {
-                let event: Value = serde_json::from_slice(&row.value)
-                    .map_err(|e| NodeError::new("store_corrupt", format!("event: {e}")))?;
-                return Ok(json!({"seq": row.seq, "event": event}));
+            if let Some(event) = self.first_after(cursor).await? {
+                return Ok(event);
+            }
+            // It may be on its way to the disk.
+            self.journal.durable().await?;
+            if let Some(event) = self.first_after(cursor).await? {
+                return Ok(event);
             }
             news.await;
         }
+    }
+
+    async fn first_after(&self, cursor: u64) -> Result<Option<Value>, NodeError> {
+        let rows = self.journal.durable_rows(KIND, cursor, 1).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let event: Value = serde_json::from_slice(&row.value)
+            .map_err(|e| NodeError::new("store_corrupt", format!("event: {e}")))?;
+        Ok(Some(json!({"seq": row.seq, "event": event})))
     }
 
     /// Moves a consumer's cursor: with the next commit, so that a crash before it has the event told again.
@@ -175,6 +187,9 @@ impl Events {
     pub async fn ack(&self, consumer: &str, seq: u64) -> Result<(), NodeError> {
         if self.cursor(consumer).await? < seq {
             let mut cursors = lock(&self.cursors);
+            if cursors.get(consumer).is_some_and(|at| *at >= seq) {
+                return Ok(());
+            }
             let value = seq.to_string().into_bytes();
             self.journal.put_soon(CURSOR, consumer, value)?;
             cursors.insert(consumer.to_owned(), seq);

@@ -82,6 +82,8 @@ pub(crate) enum Ask {
         kind: String,
         after: u64,
         limit: usize,
+        /// Those of the next commit too.
+        queued: bool,
         answer: oneshot::Sender<Result<Vec<Row>, StoreError>>,
     },
     Load {
@@ -174,10 +176,13 @@ impl Shared {
         }
     }
 
-    /// Nothing will be written any more. The first reason stays.
-    pub(crate) fn stop(&self, why: StoreError) {
+    /// Nothing will be written any more. The first reason stays, but for the refusals of an orderly end that fails.
+    pub(crate) fn stop(&self, after: StoreError) {
         let mut state = self.state();
-        let why = state.stopped.get_or_insert(why).clone();
+        let first = state.stopped.take();
+        let why = first.filter(|first| *first != StoreError::Closed);
+        let why = why.unwrap_or(after);
+        state.stopped = Some(why.clone());
         state.queue = Vec::new();
         for (_, waiter) in state.waiters.drain(..) {
             let _ = waiter.send(Err(why.clone()));
@@ -432,11 +437,32 @@ impl Journal {
         after: u64,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send + 'static {
+        self.ask_rows(kind.into(), after, limit, true)
+    }
+
+    /// As [`Journal::rows`], of rows that are durable.
+    pub fn durable_rows(
+        &self,
+        kind: impl Into<String>,
+        after: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send + 'static {
+        self.ask_rows(kind.into(), after, limit, false)
+    }
+
+    fn ask_rows(
+        &self,
+        kind: String,
+        after: u64,
+        limit: usize,
+        queued: bool,
+    ) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send + 'static {
         let (answer, future) = oneshot::channel();
         self.ask(Ask::Rows {
-            kind: kind.into(),
+            kind,
             after,
             limit,
+            queued,
             answer,
         });
         async move { future.await.unwrap_or(Err(StoreError::Closed)) }

@@ -59,6 +59,23 @@ def values(rounds: Iterable[Round], figure: Figure) -> list[float]:
     return [each for each in found if each is not None]
 
 
+def ratio(ours: list[float], theirs: list[float], *, more_is_better: bool) -> float | None:
+    """How many times better the median of ours is, if there are both and it is by something."""
+    if not ours or not theirs:
+        return None
+    left, right = statistics.median(ours), statistics.median(theirs)
+    if not more_is_better:
+        left, right = right, left
+    return left / right if right else None
+
+
+def added_percent(alone: list[Round], more: list[Round], figure: Figure) -> list[float]:
+    """What each timed round has more of a figure than its neighbour without that, percent."""
+    timed = {each["round"]: figure(each) for each in alone if not each["counts_fsyncs"]}
+    pairs = [(figure(each), timed.get(each["round"])) for each in more if not each["counts_fsyncs"]]
+    return [(with_it / without - 1) * 100 for with_it, without in pairs if with_it and without]
+
+
 def cell(found: list[float], form: str) -> str:
     """Median, least and most."""
     if not found:

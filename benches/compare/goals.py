@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any, NamedTuple
 
-from .figures import Cases, Figure, cell, failures, latency, per, values
+from .figures import Cases, Figure, added_percent, cell, failures, latency, per, ratio, values
 from .settings import HOOKED, Case
 
 METHOD = """\
@@ -121,11 +121,10 @@ def row(goal: Goal, cases: Cases, floors: dict[Case, dict[str, float]]) -> list[
     asked, got, met = [], [], [bool(ours)]
     if goal.times is not None:
         asked.append(f"{goal.times:g} ×")
-    if ours and theirs and statistics.median(theirs):
-        ratio = statistics.median(ours) / statistics.median(theirs)
-        ratio = ratio if goal.more else 1 / ratio
-        got.append(f"{ratio:.1f} ×")
-        met.append(goal.times is None or ratio >= goal.times)
+    times = ratio(ours, theirs, more_is_better=goal.more)
+    if times is not None:
+        got.append(f"{times:.1f} ×")
+        met.append(goal.times is None or times >= goal.times)
     elif goal.times is not None:
         got.append("not compared")
         met.append(False)
@@ -161,27 +160,20 @@ def row(goal: Goal, cases: Cases, floors: dict[Case, dict[str, float]]) -> list[
 def hooks_row(cases: Cases) -> list[str] | None:
     """What a hook in Python adds to a sale: of each round's own neighbours."""
     by_lsp = cases.get(Case("hooks", count=30), {})
-    timed = {
-        kind: {each["round"]: each for each in by_lsp.get(kind, []) if not each["counts_fsyncs"]}
-        for kind in HOOKED
-    }
-    alone, *hooked = timed.values()
+    alone, *hooked = (by_lsp.get(kind, []) for kind in HOOKED)
     if not alone:
         return None
     added, got = [], []
-    met = [not failed([each for rounds in timed.values() for each in rounds.values()])]
+    met = [not any(map(failed, (alone, *hooked)))]
     for kind, rounds in zip(("def", "async def"), hooked, strict=True):
-        pairs = [(P50(each), P50(alone[n])) for n, each in rounds.items() if n in alone]
-        shares = [
-            (with_hook / rules - 1) * 100 for with_hook, rules in pairs if with_hook and rules
-        ]
-        got.append(f"`{kind}` {told(values(rounds.values(), P50))}")
+        shares = added_percent(alone, rounds, P50)
+        got.append(f"`{kind}` {told(values(rounds, P50))}")
         added.append(f"{cell(shares, '{:+.1f}')} %")
         met.append(bool(shares) and statistics.median(shares) <= HOOK_ADDS_PERCENT)
     return [
         "JIT payment, a hook in Python for each question, p50, ms",
         "–",
-        f"rules {told(values(alone.values(), P50))}; {'; '.join(got)}",
+        f"rules {told(values(alone, P50))}; {'; '.join(got)}",
         "; ".join(added),
         f"{HOOK_ADDS_PERCENT:g} % added at most",
         "yes" if all(met) else "**no**",

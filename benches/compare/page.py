@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from . import goals
-from .figures import Cases, Round, cell, failures, for_each, latency, per, values
+from .figures import (
+    Cases,
+    Round,
+    added_percent,
+    cell,
+    failures,
+    for_each,
+    latency,
+    per,
+    ratio,
+    values,
+)
 from .settings import HOOKED, JIT_SAT, PLOTS, Case
 
 OURS = "ldkjit"
@@ -98,10 +109,8 @@ def by_case(runs: list[dict[str, Any]]) -> Cases:
 def _ratio(ours: list[float], theirs: list[float], more_is_better: bool | None) -> str:
     if more_is_better is None or not ours or not theirs:
         return ""
-    left, right = statistics.median(ours), statistics.median(theirs)
-    if not more_is_better:
-        left, right = right, left
-    return f"{left / right:.1f} ×" if right else "–"
+    times = ratio(ours, theirs, more_is_better=more_is_better)
+    return "–" if times is None else f"{times:.1f} ×"
 
 
 def _size(case: Case, rounds: dict[str, list[Round]]) -> str:
@@ -177,14 +186,8 @@ def _hooks(cases: Cases) -> list[str]:
         for name, figure, _, form in FIGURES["hooks"]:
             cells = [cell(values(rounds[kind], figure), form) for kind in HOOKED]
             lines.append(f"| {name} | {' | '.join(cells)} |")
-        rules, *others = (
-            {each["round"]: P50[1](each) for each in rounds[kind] if not each["counts_fsyncs"]}
-            for kind in HOOKED
-        )
-        added = [
-            cell([(p50 / rules[n] - 1) * 100 for n, p50 in some.items() if n in rules], "{:+.1f}")
-            for some in others
-        ]
+        rules, *others = (rounds[kind] for kind in HOOKED)
+        added = [cell(added_percent(rules, some, P50[1]), "{:+.1f}") for some in others]
         lines.append(f"| p50 beside rules, % | | {' | '.join(added)} |")
     return lines
 

@@ -16,7 +16,7 @@ use lightning::chain::chaininterface::{BroadcasterInterface, ConfirmationTarget,
 use lightning::chain::chainmonitor::{ChainMonitor, Persist};
 use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
 use lightning::chain::{BestBlock, ChannelMonitorUpdateStatus, Filter};
-use lightning::events::Event;
+use lightning::events::{Event, EventsProvider, ReplayEvent};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::channelmanager::{
     ChainParameters, ChannelManager, InterceptId, PaymentId, RecipientOnionFields,
@@ -191,6 +191,16 @@ impl Node {
         *self.spent.lock().unwrap().0.entry(what).or_default() += began.elapsed();
         result
     }
+}
+
+/// What LDK has to tell.
+pub fn events_of(manager: &Manager) -> Vec<Event> {
+    let events = Mutex::new(Vec::new());
+    manager.process_pending_events(&|event: Event| -> Result<(), ReplayEvent> {
+        events.lock().unwrap().push(event);
+        Ok(())
+    });
+    events.into_inner().unwrap()
 }
 
 /// Payments that are under way, and the channels that they buy.

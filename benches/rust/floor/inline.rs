@@ -2,18 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::Receiver;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use bitcoin::secp256k1::PublicKey;
-use lightning::events::{Event, EventsProvider, ReplayEvent};
 use lightning::ln::msgs::{
     BaseMessageHandler, ChannelMessageHandler, CommitmentUpdate, Init, MessageSendEvent,
 };
 use lightning::types::payment::PaymentHash;
 use serde_json::{json, Value};
 
-use crate::alone::{settings, Node, Spent, Trade};
+use crate::alone::{events_of, settings, Node, Spent, Trade};
 use crate::median;
 
 /// Payments measured of each kind, after some that are not.
@@ -112,14 +110,7 @@ impl World<'_> {
                     });
                     quiet = false;
                 }
-                let events = Mutex::new(Vec::new());
-                node.time("process_pending_events", |m| {
-                    m.process_pending_events(&|event: Event| -> Result<(), ReplayEvent> {
-                        events.lock().unwrap().push(event);
-                        Ok(())
-                    });
-                });
-                for event in events.into_inner().unwrap() {
+                for event in node.time("process_pending_events", events_of) {
                     self.trade.answer(node, event);
                     quiet = false;
                 }

@@ -4,10 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lightning::events::{Event, EventsProvider, ReplayEvent};
 use lightning::ln::peer_handler::{self, IgnoringMessageHandler, MessageHandler};
 use lightning::sign::KeysManager;
 use lightning::types::payment::PaymentHash;
@@ -16,7 +15,7 @@ use serde_json::{json, Map, Value};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::alone::{settings, Manager, Monitors, Node, Nothing, Trade};
+use crate::alone::{events_of, settings, Manager, Monitors, Node, Nothing, Trade};
 use crate::median;
 
 /// Payments one after the other.
@@ -71,13 +70,7 @@ async fn drive(node: Arc<Node>, peers: Arc<Peers>, trade: Arc<Trade>) {
     loop {
         let news = node.manager.get_event_or_persistence_needed_future();
         loop {
-            let events = Mutex::new(Vec::new());
-            node.manager
-                .process_pending_events(&|event: Event| -> Result<(), ReplayEvent> {
-                    events.lock().unwrap().push(event);
-                    Ok(())
-                });
-            let events = events.into_inner().unwrap();
+            let events = events_of(&node.manager);
             let forwards = node.manager.needs_pending_htlc_processing();
             if events.is_empty() && !forwards {
                 break;

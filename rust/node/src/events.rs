@@ -185,11 +185,9 @@ impl Events {
     /// # Errors
     /// When the store fails, or has.
     pub async fn ack(&self, consumer: &str, seq: u64) -> Result<(), NodeError> {
-        if self.cursor(consumer).await? < seq {
-            let mut cursors = lock(&self.cursors);
-            if cursors.get(consumer).is_some_and(|at| *at >= seq) {
-                return Ok(());
-            }
+        self.cursor(consumer).await?; // it is known from here on
+        let mut cursors = lock(&self.cursors);
+        if cursors.get(consumer).is_none_or(|at| *at < seq) {
             let value = seq.to_string().into_bytes();
             self.journal.put_soon(CURSOR, consumer, value)?;
             cursors.insert(consumer.to_owned(), seq);

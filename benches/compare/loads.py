@@ -90,7 +90,7 @@ async def buy(scene: Scene) -> Outcome:
             began = time.perf_counter()
             try:
                 await scene.jit_invoice(wallet)
-                outcome.latencies_ms.append((time.perf_counter() - began) * 1_000)
+                outcome.done(began)
             except LdkJitError as error:
                 outcome.failures[error.code] += 1
 
@@ -152,10 +152,10 @@ async def mixed(scene: Scene) -> Outcome:
 
     async with scene.measured() as outcome:
         checked(await in_turn(jobs, at_once))
-    for name, each in kinds.items():
-        outcome.latencies_ms += each.latencies_ms
-        outcome.failures += each.failures
-        outcome.more[name] = {"latencies_ms": each.latencies_ms, "failures": dict(each.failures)}
+        for name, each in kinds.items():
+            outcome.add(each)
+            told = {"latencies_ms": each.latencies_ms, "failures": dict(each.failures)}
+            outcome.more[name] = told
     return outcome
 
 
@@ -166,7 +166,7 @@ async def _pay_sleeper(scene: Scene, sleeper: Node, invoice: Invoice, outcome: O
         await asyncio.sleep(WAKES_AFTER_S)
         await sleeper.start()
         await sent
-        outcome.latencies_ms.append((time.perf_counter() - began) * 1_000)
+        outcome.done(began)
     except LdkJitError as error:
         outcome.failed(error)
     finally:

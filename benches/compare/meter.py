@@ -34,13 +34,18 @@ class Reading:
 def read(pid: int) -> Reading:
     """Read it from /proc."""
     folder = Path("/proc") / str(pid)
-    # After the name, which may have spaces: state is field 3, utime 14, stime 15.
-    fields = (folder / "stat").read_text().rpartition(")")[2].split()
     return Reading(
-        cpu_s=(int(fields[11]) + int(fields[12])) / TICKS_PER_S,
+        cpu_s=cpu_s(pid),
         wrote=_number(folder / "io", "write_bytes"),
         rss_kb=_number(folder / "smaps_rollup", "Rss"),
     )
+
+
+def cpu_s(pid: int) -> float:
+    """Its CPU time alone, which costs less to read than the rest."""
+    # After the name, which may have spaces: state is field 3, utime 14, stime 15.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 def _number(file: Path, name: str) -> int:

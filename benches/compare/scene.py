@@ -37,6 +37,14 @@ CONFIRMATIONS = 6
 UNCONFIRMED_PER_PEER = 4
 # Of an LSP's coins, satoshi: what an open takes, and as much again.
 ROOM = 2
+# ldk-node does not set aside what an open spends: until it has seen the transaction in the mempool
+# it may spend the same coin again. The more coins, the rarer it does.
+COINS_PER_OPEN = 10
+# A client whose channel came to nothing, as its funding spent such a coin, makes way for another.
+CLIENT_ATTEMPTS = 5
+# What a client gives the funding transaction to appear, and then refuses the payment: each open's
+# takes less than half as long to.
+SEEN_WITHIN_MS = 5_000
 # More than either keeps back for each channel, to be able to close it by force, satoshi.
 RESERVE_SAT = 250_000
 STARTS_AT_ONCE = 8
@@ -66,6 +74,15 @@ class Outcome:
     rss_kb: int = 0
     fsyncs: int | None = None
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def done(self, began: float) -> None:
+        """Something that began then is done now."""
+        self.latencies_ms.append((time.perf_counter() - began) * 1_000)
+
+    def add(self, other: Outcome) -> None:
+        """What another one has counted."""
+        self.latencies_ms += other.latencies_ms
+        self.failures += other.failures
 
     def failed(self, error: LdkJitError) -> None:
         """Count a payment that failed, by the reason its payer was given."""
@@ -119,6 +136,7 @@ class Scene:
         self.seller = seller
         self.case = case
         self.nodes: list[Node] = []
+        self._last: tuple[float, float] | None = None
         self._folder = folder
         self._count_fsyncs = count_fsyncs
 
@@ -151,7 +169,7 @@ class Scene:
         """
         await self.seller.start()
         value = JIT_SAT * (1_000_000 + self.case.extra_ppm) // 1_000_000
-        coins = opens + opens // 4 + 4
+        coins = (opens + 4) * COINS_PER_OPEN
         await self.fund(self.seller, coins, value * ROOM + RESERVE_SAT)
         if at_once:
             total = opens * JIT_SAT * 2
@@ -233,7 +251,7 @@ class Scene:
 
     async def clients(self, count: int, name: str = "client", **settings: Any) -> list[Node]:
         """So many wallets, connected with the LSP."""
-        lsps = [Lsp(self.seller.address)]
+        lsps = [Lsp(self.seller.address, verify_timeout_ms=SEEN_WITHIN_MS)]
         names = [f"{name}-{n}" for n in range(count)]
         starts = [partial(self.node, each, lsps=lsps, **settings) for each in names]
         wallets = checked(await in_turn(starts, STARTS_AT_ONCE))
@@ -249,17 +267,27 @@ class Scene:
 
         await until(there, "a wallet's connection", SETUP_S)
 
-    async def clients_with_channels(self, count: int, **settings: Any) -> list[Node]:
+    async def clients_with_channels(
+        self, count: int, name: str = "client", **settings: Any
+    ) -> list[Node]:
         """Wallets that have been paid once each, over channels that the LSP opened, confirmed."""
-        wallets = await self.clients(count, **settings)
-        outcome = Outcome()
-        for first in range(0, count, STARTS_AT_ONCE):
-            some = wallets[first : first + STARTS_AT_ONCE]
-            invoices = [await self.jit_invoice(wallet) for wallet in some]
-            await asyncio.gather(*(self.pay(invoice, outcome) for invoice in invoices))
-        assert not outcome.failures, f"not every client has its channel: {outcome.failures}"
+        wallets: list[Node] = []
+        for attempt in range(CLIENT_ATTEMPTS):
+            # The first have the plain names.
+            named = f"{name}-{attempt}" if attempt else name
+            new = await self.clients(count - len(wallets), named, **settings)
+            paid = await in_turn([partial(self._is_paid, each) for each in new], STARTS_AT_ONCE)
+            wallets += [each for each, good in zip(new, checked(paid), strict=True) if good]
+            if len(wallets) == count:
+                break
+        assert len(wallets) == count, "not every client has its channel"
         await self.mine(CONFIRMATIONS)
         return wallets
+
+    async def _is_paid(self, wallet: Node) -> bool:
+        outcome = Outcome()
+        await self.pay(await self.jit_invoice(wallet), outcome)
+        return not outcome.failures
 
     # What they do
 
@@ -274,13 +302,13 @@ class Scene:
             self.payer.pay(invoice.bolt11, retry=RETRY_S, timeout=PATIENCE_S)
         )
         got = asyncio.create_task(invoice.settled(timeout=PATIENCE_S))
-        got.add_done_callback(
-            lambda _: (
-                outcome.latencies_ms.append((time.perf_counter() - began) * 1_000)
-                if not got.cancelled() and got.exception() is None
-                else None
-            )
-        )
+
+        def settled(task: asyncio.Task[Any]) -> None:
+            if not task.cancelled() and task.exception() is None:
+                outcome.done(began)
+                self._last = time.perf_counter(), meter.cpu_s(self.seller.pid)
+
+        got.add_done_callback(settled)
         try:
             await asyncio.gather(sent, got)
         except TimeoutError_:
@@ -294,18 +322,24 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def measured(self) -> AsyncGenerator[Outcome, None]:
-        """The load is what happens inside: its time and what it costs the LSP's process."""
+        """The load is what happens inside: its time and what it costs the LSP's process.
+
+        Payments are measured until the last that arrived: one that fails does so after a time
+        which is its client's own.
+        """
         outcome = Outcome()
         pid = self.seller.pid
         async with contextlib.AsyncExitStack() as stack:
             counted = None
             if self._count_fsyncs:
                 counted = await stack.enter_async_context(meter.fsyncs(pid))
+            self._last = None
             before, began = meter.read(pid), time.perf_counter()
             yield outcome
-            outcome.wall_s = time.perf_counter() - began
             after = meter.read(pid)
-        outcome.cpu_s = after.cpu_s - before.cpu_s
+            ended, cpu_s = self._last or (time.perf_counter(), after.cpu_s)
+        outcome.wall_s = ended - began
+        outcome.cpu_s = cpu_s - before.cpu_s
         outcome.wrote = after.wrote - before.wrote
         outcome.rss_kb = after.rss_kb
         if counted is not None:

@@ -151,7 +151,10 @@ async def run(asked: argparse.Namespace, out: Path) -> bool:
                         continue
                     if asked.floor and case in FLOORS and not counts:
                         await one.floor(case)
-                    for kind in HOOKED if case.part == "hooks" else asked.lsps:
+                    kinds = list(HOOKED) if case.part == "hooks" else asked.lsps
+                    # Who is first is another one each time.
+                    first = number % len(kinds)
+                    for kind in kinds[first:] + kinds[:first]:
                         good &= await one.round(case, kind, number, count_fsyncs=counts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -165,6 +168,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="of each case against each LSP")
     parser.add_argument("--parts", default=",".join(LOADS), help="loads, by comma")
     parser.add_argument("--clients", help="only cases with so many clients, by comma")
+    parser.add_argument("--in-flight", help="only cases with so many under way each, by comma")
     parser.add_argument("--idle", help="only cases with so many idle channels, by comma")
     parser.add_argument("--lsps", default="ldkjit,ldk-node", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--fsyncs", action="store_true", help="one more round, which counts them")
@@ -178,12 +182,13 @@ def arguments() -> argparse.Namespace:
     parts = set(asked.parts.split(","))
     if unknown := parts - set(LOADS):
         parser.error(f"no part {', '.join(unknown)}")
-    clients = asked.clients and set(map(int, asked.clients.split(",")))
-    idle = asked.idle and set(map(int, asked.idle.split(",")))
+    only = {
+        name: set(map(int, values.split(",")))
+        for name in ("clients", "in_flight", "idle")
+        if (values := getattr(asked, name))
+    }
     asked.wants = lambda case: (
-        case.part in parts
-        and (not clients or case.clients in clients)
-        and (not idle or case.idle in idle)
+        case.part in parts and all(getattr(case, name) in only[name] for name in only)
     )
     return asked
 

@@ -75,7 +75,7 @@ GOALS = (
     Goal("forwards, 16 × 3, 1,000 idle channels", _forwards(3, 1_000), RATE, "/s", True),
     Goal(
         "`get_info` and `buy`, 16 clients",
-        *(Case("buy", clients=16, count=320), RATE, "/s", True, 20.0),
+        *(Case("buy", clients=16, count=160), RATE, "/s", True, 20.0),
     ),
 )
 # What of them is held against LDK's own work.
@@ -159,7 +159,7 @@ def row(goal: Goal, cases: Cases, floors: dict[Case, dict[str, float]]) -> list[
 
 def hooks_row(cases: Cases) -> list[str] | None:
     """What a hook in Python adds to a sale: of each round's own neighbours."""
-    by_lsp = cases.get(Case("hooks", count=30), {})
+    by_lsp = cases.get(Case("hooks", count=60), {})
     alone, *hooked = (by_lsp.get(kind, []) for kind in HOOKED)
     if not alone:
         return None

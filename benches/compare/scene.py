@@ -48,6 +48,8 @@ SEEN_WITHIN_MS = 5_000
 # More than either keeps back for each channel, to be able to close it by force, satoshi.
 RESERVE_SAT = 250_000
 STARTS_AT_ONCE = 8
+# Of one transaction: more would not be relayed.
+OUTPUTS = 1_000
 SETUP_S = 120.0
 
 
@@ -184,7 +186,9 @@ class Scene:
 
     async def _send(self, addresses: list[str], each_sat: int) -> None:
         amount = f"{each_sat / 100_000_000:.8f}"
-        await self.chain.rpc.call("sendmany", "", dict.fromkeys(addresses, amount))
+        for first in range(0, len(addresses), OUTPUTS):
+            some = addresses[first : first + OUTPUTS]
+            await self.chain.rpc.call("sendmany", "", dict.fromkeys(some, amount))
         await self.chain.mine(CONFIRMATIONS)
 
     async def fund(self, whom: Seller | Node, coins: int, each_sat: int) -> None:

@@ -12,7 +12,7 @@ from compare.settings import FULL, Case
 
 JIT = Case("jit_one_at_a_time", count=30)
 OPENS = Case("jit_at_once", clients=16, count=96)
-HOOKS = Case("hooks", count=30)
+HOOKS = Case("hooks", count=60)
 KILL = Case("kill", clients=8, in_flight=3, count=1)
 FLOORS = {JIT: {"p50_ms": 6.0}, OPENS: {"lsp_us": 5_000.0}}
 

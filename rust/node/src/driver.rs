@@ -1,5 +1,6 @@
 //! The loops: LDK's events and forwards, the chain, LSPS messages, timers.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use ldkjit_core::time::Millis;
 
 use crate::alarms::Alarm;
 use crate::chain::bitcoind::Bitcoind;
+use crate::chain::headers::Headers;
 use crate::chain::ChainError;
 use crate::client::watch;
 use crate::config::ChainConfig;
@@ -66,16 +68,21 @@ pub async fn catch_up(
             (hash, listener)
         })
         .collect();
+    let mut groups: BTreeMap<BlockHash, Group<'_>> = BTreeMap::new();
+    for (hash, listener) in &watched {
+        groups.entry(*hash).or_default().0.push(listener);
+    }
     let mut listeners: Vec<(BlockHash, &(dyn Listen + Send + Sync))> = vec![
         (parts.wallet.best_block().block_hash, &*parts.wallet),
         (manager.0, &**manager.1),
         (sweeper.0, &**sweeper.1),
     ];
-    for (hash, listener) in &watched {
-        listeners.push((*hash, listener));
+    for (hash, group) in &groups {
+        listeners.push((*hash, group));
     }
     let mut cache = UnboundedCache::new();
-    let tip = synchronize_listeners(chain.clone(), network, &mut cache, listeners)
+    let source = Headers::of(chain.as_ref());
+    let tip = synchronize_listeners(&source, network, &mut cache, listeners)
         .await
         .map_err(|e| match e.into_inner().downcast::<ChainError>() {
             Ok(error) => NodeError::from(*error),
@@ -87,6 +94,30 @@ pub async fn catch_up(
             .map(|(hash, (monitor, _, _, _))| (hash, monitor)),
     );
     Ok(tip)
+}
+
+/// Monitors that know the same last block: the way from there is looked for once.
+#[derive(Default)]
+struct Group<'a>(Vec<&'a (dyn Listen + Send + Sync)>);
+
+impl Listen for Group<'_> {
+    fn filtered_block_connected(&self, header: &Header, txdata: &TransactionData<'_>, height: u32) {
+        for each in &self.0 {
+            each.filtered_block_connected(header, txdata, height);
+        }
+    }
+
+    fn block_connected(&self, block: &Block, height: u32) {
+        for each in &self.0 {
+            each.block_connected(block, height);
+        }
+    }
+
+    fn blocks_disconnected(&self, fork_point: BestBlock) {
+        for each in &self.0 {
+            each.blocks_disconnected(fork_point);
+        }
+    }
 }
 
 /// Every block goes to all that follow the chain.

@@ -1,6 +1,7 @@
 //! What the node asks of the block chain, whoever answers.
 
 pub mod bitcoind;
+pub mod headers;
 mod http;
 
 use crate::error::NodeError;

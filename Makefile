@@ -135,8 +135,8 @@ bench-compare: .venv-bench/extension ## beside ldk-node, and a page of it: make 
 	$(BENCH) -m compare --out $(COMPARED) --floor $(COMPARE)
 	$(BENCH) -m compare.page $(COMPARED) --out $(COMPARED:.json=.md)
 
-bench-page: .venv-bench/extension ## docs/benchmarks.md, of the runs in benches/results
-	$(BENCH) -m compare.page benches/results/compare-*.json --out docs/benchmarks.md
+bench-page: .venv-bench/extension ## docs/benchmarks.md and README's table, of the runs in benches/results
+	$(BENCH) -m compare.page benches/results/compare-*.json --out docs/benchmarks.md --readme README.md
 
 bench-scale: .venv-bench/extension ## one LSP with 10,000 channels, with 2,000 connected clients: make bench-scale SCALE="--most 1000"
 	$(BENCH) -m scale --out benches/results/scale.json --page docs/scaling.md $(SCALE)

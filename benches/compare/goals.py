@@ -196,11 +196,25 @@ def kill_row(cases: Cases) -> list[str] | None:
     return [name, closed("ldk-node"), closed("ldkjit"), "–", "0", "**no**" if lost else "yes"]
 
 
+def _rows(cases: Cases, floors: dict[Case, dict[str, float]]) -> list[list[str]]:
+    rows = [row(goal, cases, floors) for goal in GOALS] + [hooks_row(cases), kill_row(cases)]
+    return [cells for cells in rows if cells]
+
+
+def short(cases: Cases, floors: dict[Case, dict[str, float]]) -> list[str]:
+    """What was measured, without the goals."""
+    rows = [(*cells[:3], cells[3].partition(";")[0]) for cells in _rows(cases, floors)]
+    return [
+        "| | ldk-node 0.7.1 | ldkjit | ratio |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(cells)} |" for cells in rows),
+    ]
+
+
 def table(cases: Cases, floors: dict[Case, dict[str, float]]) -> list[str]:
     """Every goal that was measured."""
-    rows = [row(goal, cases, floors) for goal in GOALS] + [hooks_row(cases), kill_row(cases)]
     return [
         "| | ldk-node 0.7.1 | ldkjit | ratio | goal | met |",
         "|---|---|---|---|---|---|",
-        *(f"| {' | '.join(cells)} |" for cells in rows if cells),
+        *(f"| {' | '.join(cells)} |" for cells in _rows(cases, floors)),
     ]

@@ -25,6 +25,7 @@ from .figures import (
     ratio,
     values,
 )
+from .marks import fill
 from .settings import HOOKED, JIT_SAT, PLOTS, Case
 
 OURS = "ldkjit"
@@ -283,6 +284,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, nargs="+", help="each part in one of them only")
     parser.add_argument("--out", type=Path, required=True, help="the page; plots beside it")
+    parser.add_argument("--readme", type=Path, help="has the short table between two marks")
     asked = parser.parse_args()
     runs = [json.loads(each.read_text()) for each in asked.results]
     folder = asked.out.parent / asked.out.stem
@@ -291,6 +293,8 @@ def main() -> None:
 
     plots.draw(by_case(runs), (OURS, opponent_of(runs)), folder)
     asked.out.write_text(render(runs, folder.name))
+    if asked.readme:
+        fill(asked.readme, goals.short(by_case(runs), goals.floors_of(runs)))
     print(asked.out)
 
 

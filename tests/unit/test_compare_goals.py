@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from compare.figures import Cases
-from compare.goals import GOALS, floors_of, table
+from compare.goals import GOALS, floors_of, short, table
 from compare.settings import FULL, Case
 
 JIT = Case("jit_one_at_a_time", count=30)
@@ -124,6 +124,13 @@ def test_what_was_not_compared_is_not_met() -> None:
     lost = last({JIT: {"ldkjit": [none], "ldk-node": [good]}}, FLOORS)
     assert lost[0] == "not compared; no floor; 2 failed"
     assert lost[-1] == "**no**"
+
+
+def test_the_short_table_has_figures_and_no_goals() -> None:
+    cases: Cases = {JIT: {"ldkjit": [measured(10.0)], "ldk-node": [measured(200.0)]}}
+    assert short(cases, FLOORS)[2:] == [
+        "| JIT payment, one at a time, p50, ms | 200 | 10.0 | 20.0 × |"
+    ]
 
 
 def test_every_goal_is_of_a_case_that_is_measured() -> None:

@@ -55,6 +55,7 @@ impl<B: BlockSource> BlockSource for Headers<'_, B> {
 mod tests {
     #![allow(
         clippy::unwrap_used,
+        clippy::panic,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects
     )]

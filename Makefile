@@ -15,7 +15,7 @@ SOAK_NODE := $(CARGO_TARGET_DIR)/release/soak-node
 SECONDS ?= 600
 SEED ?= 1
 
-.PHONY: help build demo test test-rust test-python test-interop conformance interop sales soak sweep fuzz bench lint wheel docs mutants lock clean \
+.PHONY: help build demo test test-rust test-boxed test-python test-interop conformance interop sales soak sweep fuzz bench lint wheel docs mutants lock clean \
 	bench-rust bench-guard bench-python bench-compare bench-page bench-month bench-imports bench-scale bench-budget bench-flame
 
 help: ## show the targets
@@ -37,10 +37,19 @@ build: .venv/extension ## build the extension into .venv (the one release profil
 demo: .venv/extension ## five JIT payments on regtest, every millisatoshi checked
 	$(BIN)/ldkjit demo
 
-test: test-rust test-python test-interop ## all tests
+test: test-rust test-boxed test-python test-interop ## all tests
 
 test-rust:
 	BITCOIND_EXE="$$($(PYTHON) python/ldkjit/sandbox/bitcoind.py)" cargo test --locked --release --workspace --features ldkjit-node/faults
+
+# Money on the chain in the process: nodes as before, bitcoind's place taken.
+BOXED := dishonest_lsp forced_closes reorganisations restarts trust two_parts two_payers variable_amount
+# Those in which bitcoind is killed and comes back.
+UNBOXED := survives_a_restart forgot is_nowhere agreed_close leaves_the_chain_and_the_mempool keeps_no_other_back
+
+test-boxed: test-rust .venv/extension
+	LDKJIT_REGTEST=boxed cargo test --locked --release --package ldkjit-node --features faults --test faults -- $(BOXED) $(UNBOXED:%=--skip %)
+	LDKJIT_REGTEST=boxed $(BIN)/pytest tests/integration tests/bridge
 
 test-python: .venv/extension
 	SOAK_NODE=$(SOAK_NODE) $(BIN)/pytest

@@ -40,6 +40,7 @@ from .errors import (
     NoLspError,
     NotFoundError,
     OpeningFeeError,
+    ParseError,
     PaymentError,
     PeerError,
     RecoveringError,
@@ -107,6 +108,7 @@ from .models import (
     Webhooks,
 )
 from .node import Invoice, Node
+from .parsing import Bip21, Bolt11, LightningAddress, LnUrl, OnchainAddress, Parsed, parse
 from .policy import (
     Accept,
     ChannelRequest,
@@ -137,7 +139,9 @@ __all__ = [
     "Backup",
     "BadRow",
     "Balances",
+    "Bip21",
     "Bitcoind",
+    "Bolt11",
     "ChainError",
     "Channel",
     "ChannelAccount",
@@ -172,8 +176,10 @@ __all__ = [
     "LedgerEntry",
     "LedgerRow",
     "Lending",
+    "LightningAddress",
     "LightningBalance",
     "Limits",
+    "LnUrl",
     "LostChannel",
     "Lsp",
     "LspBrokePromise",
@@ -190,6 +196,7 @@ __all__ = [
     "NodeConfig",
     "NodeStoppedError",
     "NotFoundError",
+    "OnchainAddress",
     "OnchainBalance",
     "OnchainReceived",
     "OpeningFeeError",
@@ -197,6 +204,8 @@ __all__ = [
     "OrderChanged",
     "OrderRequest",
     "OrderSold",
+    "ParseError",
+    "Parsed",
     "PastChannel",
     "PastPayment",
     "Patience",
@@ -247,6 +256,7 @@ __all__ = [
     "Webhooks",
     "WrongLoopError",
     "btc",
+    "parse",
     "sat",
     "verify_webhook",
 ]

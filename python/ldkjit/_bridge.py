@@ -68,6 +68,26 @@ class NativeLike(Protocol):
         ...
 
 
+class Caller(Protocol):
+    """What a node calls its native module through: a ``Bridge``, or a socket (``control.py``)."""
+
+    def check(self) -> None:
+        """Refuse whoever does not own the node."""
+        ...
+
+    async def call(self, method: str, /, **params: Any) -> Any:
+        """Call a method and wait for its answer."""
+        ...
+
+    async def stop(self) -> None:
+        """Have the node store everything and stop."""
+        ...
+
+    def close(self) -> None:
+        """End it; whoever still waits gets ``NodeStoppedError``."""
+        ...
+
+
 def _release(
     loop: asyncio.AbstractEventLoop, descriptor: int, native: NativeLike, pid: int
 ) -> None:
@@ -125,7 +145,7 @@ class Bridge:
         if asyncio.get_running_loop() is not self._loop:
             raise WrongLoopError("the node was started in another event loop")
 
-    async def call(self, method: str, **params: Any) -> Any:
+    async def call(self, method: str, /, **params: Any) -> Any:
         """Call a method and wait for its answer.
 
         Cancelling forgets the answer; what was begun goes on.

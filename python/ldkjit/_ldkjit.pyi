@@ -6,12 +6,14 @@ from typing import Any, final
 __all__ = [
     "History",
     "Native",
+    "Regtest",
     "Seen",
     "StoreDoor",
     "backup",
     "copy_store",
     "ledger_check",
     "opening_fee",
+    "parse",
     "report",
     "restore",
     "verify_webhook",
@@ -86,6 +88,18 @@ class StoreDoor:
         """Nobody asks any more, and whoever waits for an answer has an error."""
 
 @final
+class Regtest:
+    """A regtest in this process that answers as a bitcoind does, until stopped or forgotten."""
+
+    def __new__(cls, user: str, password: str) -> Regtest: ...
+    @property
+    def port(self) -> int:
+        """On 127.0.0.1."""
+
+    def stop(self) -> None:
+        """End it; may be called again."""
+
+@final
 class Seen:
     """Notifications seen of late, so that none is believed twice."""
 
@@ -119,6 +133,9 @@ def views() -> str:
 
 def opening_fee(size_msat: int, min_fee_msat: int, proportional_ppm: int) -> int | None:
     """The opening fee of a payment, msat; None if it overflows."""
+
+def parse(text: str) -> tuple[bool, str]:
+    """Read what a person pastes or scans: whether it can be paid; what it is or the error."""
 
 def version() -> str:
     """The version of the Rust side."""

@@ -23,6 +23,7 @@ ErrorCode = Literal[
     "lsp_unreachable",
     "no_lsp",
     "not_found",
+    "parse",
     "payment",
     "peer",
     "recovering",
@@ -109,6 +110,21 @@ class InvoiceError(LdkJitError):
     @property
     def why(self) -> str | None:
         """``expired``, ``already_paid``, ``wrong_network``, ``malformed`` or ``own``."""
+        return self.details.get("why")
+
+
+class ParseError(LdkJitError, ValueError):
+    """A text is nothing that can be paid."""
+
+    code = "parse"
+
+    @property
+    def why(self) -> str | None:
+        """What is wrong with it.
+
+        ``empty``, ``too_long``, ``unknown``, ``malformed``, ``unsupported`` (BOLT 12, simnet),
+        ``required`` (a link asks for what is not known) or ``wrong_network`` (of its parts).
+        """
         return self.details.get("why")
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import PrivateAttr
 
-from ._bridge import Bridge, NativeLike
+from ._bridge import Bridge, Caller, NativeLike
 from ._hooks import HookRunner, collect
 from .amounts import MAX_MSAT, MSAT_PER_SAT, Msat
 from .config import NodeConfig
@@ -158,7 +158,7 @@ class Node:
         self.config = config
         self._hooks = _hooks_of(config, policy)
         self._make_native = _make_native
-        self._bridge: Bridge | None = None
+        self._bridge: Caller | None = None
         self._turn = asyncio.Lock()  # one start or stop at a time
 
     async def __aenter__(self) -> Node:
@@ -227,7 +227,7 @@ class Node:
             finally:
                 bridge.close()
 
-    async def _call(self, method: str, **params: Any) -> Any:
+    async def _call(self, method: str, /, **params: Any) -> Any:
         if self._bridge is None:
             raise NodeStoppedError("the node is not started")
         return await self._bridge.call(method, **params)

@@ -5,7 +5,7 @@ mod answering;
 mod asking;
 mod clients;
 mod clients_differ;
-mod draw;
+pub mod draw;
 mod drawn;
 mod mend;
 mod on_the_wire;

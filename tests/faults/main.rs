@@ -11,6 +11,7 @@
 )]
 
 mod bitcoind_troubles;
+mod boxed;
 mod chain_source;
 mod common;
 mod differential;

@@ -49,7 +49,7 @@ from ldkjit import (
 from ldkjit.sandbox import DEFAULT_MENU, Sandbox, until
 
 from .building import BuildError
-from .ldk_node import LdkNode, LdkNodeError
+from .ldk_node import LdkLsp, LdkNode, LdkNodeError, LdkService
 from .ldk_node_program import find_ldk_node
 from .ldk_stage import LdkStage
 
@@ -456,6 +456,52 @@ async def test_our_wallet_buys_from_them(stage: LdkStage, trust: TrustModel, fix
     assert again.path == "channel"
     _, received = await pay_both(market.payer, market.wallet, again.bolt11)
     assert (received.amount, received.opening_fee) == (sat(1_000), 0)
+
+
+async def lsp_with_one_coin(stage: LdkStage) -> tuple[LdkNode, Node]:
+    """An LSP of theirs that could open many channels of its one coin, and a payer."""
+    lsp = await stage.ldk_node("lsp", service=LdkService())
+    await stage.box.chain.rpc.fund(await lsp.new_address(), 50_000_000)
+    await stage.mine(6)
+    payer = await stage.box.node("payer", funds=sat(20_000_000))
+    await stage.open_to(payer, lsp, *ONE)
+    return lsp, payer
+
+
+async def test_two_sales_at_once_spend_one_coin(stage: LdkStage) -> None:
+    """It does not set aside what an open spends; our wallet looks for its funding, and is safe."""
+    lsp, payer = await lsp_with_one_coin(stage)
+    wallets = [
+        await stage.our_wallet(lsp, name, verify_timeout_ms=3_000) for name in ("ann", "bob")
+    ]
+    invoices = [await wallet.receive(sat(500_000)) for wallet in wallets]
+    before = await outbound(payer)
+    pays = (paid_by(payer, invoice.bolt11) for invoice in invoices)
+    paid, failed = sorted(
+        await asyncio.gather(*pays, return_exceptions=True), key=lambda it: isinstance(it, Payment)
+    )[::-1]
+    assert isinstance(paid, Payment)
+    assert isinstance(failed, PaymentError)
+    assert failed.details["failure"] == "recipient_rejected"
+    await spent_is(payer, before, sat(500_000))
+    fundings = [await funding_txid(wallet) for wallet in wallets]
+    mempool = await stage.box.chain.rpc.mempool()
+    assert sorted(txid in mempool for txid in fundings) == [False, True]
+
+
+async def test_their_wallet_is_paid_over_a_channel_that_never_exists(stage: LdkStage) -> None:
+    """Two of its wallets give their preimages; the chain has a channel for one of them."""
+    lsp, payer = await lsp_with_one_coin(stage)
+    wallets = [await stage.ldk_node(name, lsp=LdkLsp(lsp.address)) for name in ("ann", "bob")]
+    fee = LdkService().fee(sat(500_000))
+    bolt11s = [await wallet.receive_jit(sat(500_000), max_fee=fee) for wallet in wallets]
+    sent = await asyncio.gather(*(paid_by(payer, bolt11) for bolt11 in bolt11s))
+    assert [each.amount for each in sent] == [sat(500_000)] * 2
+    for wallet in wallets:
+        await wallet.event("payment_received")
+    await stage.mine(6)
+    depths = [(await wallet.channels())[0].confirmations for wallet in wallets]
+    assert sorted(depth or 0 for depth in depths) == [0, 6]
 
 
 async def test_an_lsp_of_theirs_that_wants_trust_is_not_bought_from(stage: LdkStage) -> None:

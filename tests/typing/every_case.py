@@ -104,6 +104,7 @@ def of_error(error: LdkJitError) -> str:
             | "store_version"
             | "timeout"
             | "webhook"
+            | "parse"
             | "wrong_loop"
         ):
             return "known"

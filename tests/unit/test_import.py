@@ -16,8 +16,11 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "python" / "ldkjit"
 # What a program may import beside the package itself.
 MODULES = (
+    "control",
     "history",
     "metrics",
+    "parsing",
+    "qr",
     "replay",
     "sandbox",
     "storage",
@@ -26,7 +29,7 @@ MODULES = (
     "testing",
 )
 # Documented where they are written.
-UNIONS = ("Change", "Event")
+UNIONS = ("Change", "Event", "Parsed")
 SOURCES = [
     file
     for file in sorted(PACKAGE.rglob("*.py"))
@@ -36,6 +39,7 @@ SOURCES = [
 NOT_LOADED = (
     "typer",
     "rich",
+    "segno",
     "psycopg",
     "asyncpg",
     "matplotlib",

@@ -20,6 +20,9 @@ except ImportError:
 from .. import __version__
 from ..errors import LdkJitError
 from ..sandbox import BitcoindNotFoundError, BitcoindStartError
+from ..sandbox.boxed import ChainKind
+from . import running, setup
+from .place import Place
 
 __all__ = ["app"]
 
@@ -30,9 +33,24 @@ app = typer.Typer(
 )
 
 
+setup.add_to(app)
+running.add_to(app)
+
+
 @app.callback()
-def main() -> None:
+def main(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", envvar="LDKJIT_CONFIG", help="The node's TOML file."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", "-d", envvar="LDKJIT_DATA_DIR", help="The node's folder."),
+    ] = None,
+) -> None:
     """A Lightning node and JIT-channel service provider."""
+    context.obj = Place(config, data_dir)
 
 
 @app.command()
@@ -43,6 +61,13 @@ def version() -> None:
 
 @app.command()
 def demo(
+    chain: Annotated[
+        ChainKind | None,
+        typer.Option(
+            help="bitcoind, fetched if need be, or boxed: in this process. "
+            "By default bitcoind if this machine has one."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
@@ -55,7 +80,7 @@ def demo(
     show = Show(console)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
     try:
-        report = asyncio.run(Demo(show).run())
+        report = asyncio.run(Demo(show, chain).run())
     except (BitcoindNotFoundError, BitcoindStartError, LdkJitError, TimeoutError) as error:
         Console(stderr=True).print(f"[red]{type(error).__name__}[/]: ", end="")
         Console(stderr=True).print(str(error), markup=False)

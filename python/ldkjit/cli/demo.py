@@ -13,6 +13,7 @@ from ..config import FeeTier, TrustModel
 from ..models import Channel, Payment
 from ..node import Invoice, Node
 from ..sandbox import Sandbox, until
+from ..sandbox.boxed import ChainKind
 from .report import Check, Report, Scene
 from .show import Show
 
@@ -23,6 +24,12 @@ SMALL = sat(50_000)
 LARGE = sat(1_500_000)
 ODD = Msat(777_777_777)
 AGAIN = sat(1_000)
+
+# What the chain is, for who watches.
+CHAINS = {
+    "bitcoind": "bitcoind runs",
+    "boxed": "no bitcoind: the chain is in this process, scripts by Bitcoin Core's library",
+}
 
 # Stages of a timeline whose order is the point of a scene.
 WALLET_SEES_FUNDING = "funding_seen"
@@ -41,6 +48,7 @@ class Demo:
 
     Args:
         show: Told of every step.
+        chain: Its kind; None: bitcoind if this machine has one.
     """
 
     box: Sandbox
@@ -51,8 +59,9 @@ class Demo:
     bob: Node
     cyd: Node
 
-    def __init__(self, show: Show) -> None:
+    def __init__(self, show: Show, chain: ChainKind | None = None) -> None:
         self._show = show
+        self._kind: ChainKind | None = chain
         self._report = Report()
         self._scene = Scene("")
 
@@ -64,7 +73,7 @@ class Demo:
             LdkJitError: A node failed.
             TimeoutError: Something did not happen.
         """
-        async with Sandbox() as self.box:
+        async with Sandbox(self._kind) as self.box:
             await self._set_the_stage()
             await self._single_part()
             await self._two_parts()
@@ -86,7 +95,7 @@ class Demo:
 
     async def _set_the_stage(self) -> None:
         self._show.scene("a regtest")
-        self._show.step("bitcoind runs")
+        self._show.step(CHAINS[self.box.chain.kind])
         self.lsp = await self.box.lsp("lsp", menu=[TIER])
         self.withholding = await self.box.lsp(
             "withholding-lsp", menu=[TIER], trust=TrustModel.CLIENT_TRUSTS_LSP

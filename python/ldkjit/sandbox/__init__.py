@@ -1,4 +1,4 @@
-"""A regtest of real processes in three lines: bitcoind, LSPs, payers and wallets, all connected."""
+"""A regtest in three lines: a chain, LSPs, payers and wallets, all connected."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from ..errors import NodeStoppedError
 from ..models import Channel
 from ..node import Node
 from .bitcoind import BitcoindNotFoundError, find_bitcoind
+from .boxed import BoxedRegtest, ChainKind, make_chain
 from .regtest import BitcoindStartError, Regtest, free_ports
 from .rpc import Rpc, RpcError
 
 __all__ = [
     "BitcoindNotFoundError",
     "BitcoindStartError",
+    "BoxedRegtest",
     "Regtest",
     "Rpc",
     "RpcError",
     "Sandbox",
     "find_bitcoind",
+    "make_chain",
     "until",
 ]
 
@@ -66,16 +69,29 @@ class Sandbox:
 
     Each node has its own store in the chain's temporary folder, which is kept if the body fails.
 
+    Args:
+        kind: Of the chain, as ``make_chain`` has it.
+
     Attributes:
-        chain: The bitcoind.
+        chain: The chain; valid once entered.
         nodes: Every node made so far, by name.
     """
 
-    def __init__(self) -> None:
-        self.chain = Regtest()
+    chain: Regtest
+
+    def __init__(self, kind: ChainKind | None = None) -> None:
+        self._kind: ChainKind | None = kind
         self.nodes: dict[str, Node] = {}
 
+    @classmethod
+    def on(cls, chain: Regtest) -> Sandbox:
+        """Nodes on a chain that runs, and goes on after them: end with ``stop_nodes``."""
+        box = cls()
+        box.chain = chain
+        return box
+
     async def __aenter__(self) -> Sandbox:
+        self.chain = await asyncio.to_thread(make_chain, self._kind)
         await self.chain.start()
         return self
 

@@ -59,12 +59,14 @@ class Regtest:
         extra: More command-line flags.
 
     Attributes:
+        kind: ``bitcoind``.
         rpc: The client to call it with; valid once started.
         folder: Its data folder.
         zmq_block: ZMQ address on which raw blocks are published.
         zmq_tx: ZMQ address on which raw transactions are published.
     """
 
+    kind = "bitcoind"
     rpc: Rpc
     folder: Path
     zmq_block: str
@@ -109,6 +111,9 @@ class Regtest:
             except BaseException:
                 await self._kill()
                 raise
+        await self._make_coins()
+
+    async def _make_coins(self) -> None:
         await self.rpc.call("createwallet", "miner")
         self._miner = str(await self.rpc.call("getnewaddress"))
         await self.mine(COINBASE_MATURITY + 1)
@@ -189,6 +194,9 @@ class Regtest:
             await self.rpc.call("stop", timeout_s=5)
         await ended(self._process, STOP_TIMEOUT_S)
         await self._kill()
+        self._leave_folder(keep)
+
+    def _leave_folder(self, keep: bool) -> None:
         if keep:
             _log.warning("kept for inspection: %s", self.folder)
         else:

@@ -152,6 +152,11 @@ impl NodeError {
         Self::new("payment", message)
     }
 
+    /// A text is nothing that can be paid; `why` is as `parse.rs` has it.
+    pub fn parse(why: &'static str, message: impl Into<String>) -> Self {
+        Self::new("parse", message).with(json!({ "why": why }))
+    }
+
     /// What came to a webhook is not to be believed; `why` is `body`, `timestamp`, `signature`, `stale` or `replay`.
     pub fn webhook(why: &'static str, message: impl Into<String>) -> Self {
         Self::new("webhook", message).with(json!({ "why": why }))

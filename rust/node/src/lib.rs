@@ -47,6 +47,7 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod overdue;
+pub mod parse;
 pub mod payments;
 pub mod recovery;
 pub mod reserve;

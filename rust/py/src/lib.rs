@@ -3,6 +3,7 @@
 
 mod bridge;
 mod check;
+mod regtest;
 mod store;
 mod webhook;
 
@@ -15,6 +16,8 @@ mod _ldkjit {
 
     #[pymodule_export]
     use crate::bridge::Native;
+    #[pymodule_export]
+    use crate::regtest::RunningRegtest;
     #[pymodule_export]
     use crate::store::StoreDoor;
     #[pymodule_export]
@@ -102,6 +105,12 @@ mod _ldkjit {
         use ldkjit_core::amount::Msat;
         let (size, least) = (Msat(size_msat), Msat(min_fee_msat));
         ldkjit_core::fee::opening_fee(size, least, proportional_ppm).map(|fee| fee.0)
+    }
+
+    /// Reads what a person pastes or scans: whether it can be paid; what it is or the error, as JSON.
+    #[pyfunction]
+    fn parse(text: &str) -> (bool, String) {
+        crate::check::told(ldkjit_node::parse::parse(text))
     }
 
     /// The version of the extension.

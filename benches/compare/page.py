@@ -56,14 +56,13 @@ payer, clients and bitcoind saturate the machine.
 
 Of ldk-node's settings two bear on speed, its store and its log: `--lsps ldk-node,ldk-node-files`
 compares the stores (SQLite, files), and the log is at its quietest. What bears on its rate more is
-how many coins it has: it does not set aside what an open spends, and until it has seen the transaction
-in the mempool it may spend the same coin for another channel (its log then has bitcoind's
-"insufficient fee, rejecting replacement"). Such a channel's funding never exists; a client of ours
-looks for it before it gives up the preimage, and refuses the payment after five seconds: of 96
-payments, 16 at a time, 26 failed with little more than a coin for each open, 8 with four times as
-many, 4 with ten times.
-Both LSPs have ten for each here. Payments are measured until the last that arrived, so that
-nobody's rate counts the time after which such a payment is given up.
+how many coins it has: it does not set aside what an open spends, and until it has seen the
+transaction in the mempool it may spend the same coin for another channel (its log then has
+bitcoind's "insufficient fee, rejecting replacement"). Such a channel's funding never exists; a
+client of ours looks for it before it gives up the preimage, and refuses the payment after five
+seconds: of 96 payments, 16 at a time, 26 failed with little more than a coin for each open, 8 with
+four times as many, 4 with ten times. Both LSPs have ten for each here. Payments are measured until
+the last that arrived, so that nobody's rate counts the time after which such a payment is given up.
 
 What does not compare: ldk-node's LSP loses a two-part payment to a client that trusts it, so
 neither that trust model nor payments in parts are measured.

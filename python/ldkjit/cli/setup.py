@@ -130,6 +130,8 @@ def run(
         why = asyncio.run(_run(settings))
     except LdkJitError as error:
         raise failed(error) from error
+    except OSError as error:
+        raise failed(ConfigError(str(error))) from error
     if why is not None:
         failed(why)
         raise typer.Exit(1)
@@ -144,14 +146,25 @@ async def _run(settings: NodeConfig) -> LdkJitError | None:
         loop.add_signal_handler(number, asked.set)
     node = Node(settings)
     progress = console.status("starting: following the chain")
+    starting, asking = asyncio.create_task(node.start()), asyncio.create_task(asked.wait())
     with progress if console.is_terminal else contextlib.nullcontext():
-        status = await node.start()
+        await asyncio.wait((starting, asking), return_when=asyncio.FIRST_COMPLETED)
+    asking.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait((starting,))
+        return None
+    status = starting.result()
     try:
         async with serve(node, asked.set) as path:
             at = [f"{status.node_id}@{each}" for each in status.listening] or [status.node_id]
             console.print(f"{at[0]} on {status.network}", markup=False, highlight=False)
             console.print(f"answers at {path}", markup=False, highlight=False)
-            return await _over(node, asked)
+            try:
+                return await _over(node, asked)
+            finally:
+                # While the socket is there: who asked for it hears when it is done.
+                await node.stop()
     finally:
         await node.stop()
 

@@ -42,13 +42,14 @@ test: test-rust test-boxed test-python test-interop ## all tests
 test-rust:
 	BITCOIND_EXE="$$($(PYTHON) python/ldkjit/sandbox/bitcoind.py)" cargo test --locked --release --workspace --features ldkjit-node/faults
 
-# Money on the chain in the process: nodes as before, bitcoind's place taken.
+# Money on the chain in the process: nodes as before, bitcoind's place taken. The flags are those of test-rust, or cargo
+# would build everything again.
 BOXED := dishonest_lsp forced_closes reorganisations restarts trust two_parts two_payers variable_amount
 # Those in which bitcoind is killed and comes back.
 UNBOXED := survives_a_restart forgot is_nowhere agreed_close leaves_the_chain_and_the_mempool keeps_no_other_back
 
 test-boxed: test-rust .venv/extension
-	LDKJIT_REGTEST=boxed cargo test --locked --release --package ldkjit-node --features faults --test faults -- $(BOXED) $(UNBOXED:%=--skip %)
+	LDKJIT_REGTEST=boxed cargo test --locked --release --workspace --features ldkjit-node/faults --test faults -- $(BOXED) $(UNBOXED:%=--skip %)
 	LDKJIT_REGTEST=boxed $(BIN)/pytest tests/integration tests/bridge
 
 test-python: .venv/extension

@@ -220,12 +220,18 @@ impl Mempool {
         tx: &Transaction,
         now: u32,
     ) -> Result<(), Rejected> {
+        let candidate = self.check(chain, tx)?;
+        self.enter(chain, candidate, now)
+    }
+
+    /// All but its scripts.
+    fn check(&self, chain: &Chain, tx: &Transaction) -> Result<Candidate, Rejected> {
         let candidate = self.look_at(chain, tx, &HashMap::new())?;
         self.check_fee(&[&candidate])?;
         if !candidate.direct.is_empty() {
             self.check_replacement(&[&candidate])?;
         }
-        self.enter(chain, candidate, now)
+        Ok(candidate)
     }
 
     /// Whether it would be taken.
@@ -233,11 +239,7 @@ impl Mempool {
     /// # Errors
     /// bitcoind's reason.
     pub fn would_accept(&self, chain: &Chain, tx: &Transaction) -> Result<u64, Rejected> {
-        let candidate = self.look_at(chain, tx, &HashMap::new())?;
-        self.check_fee(&[&candidate])?;
-        if !candidate.direct.is_empty() {
-            self.check_replacement(&[&candidate])?;
-        }
+        let candidate = self.check(chain, tx)?;
         rules::verify_scripts(tx, &candidate.coins, "mempool")?;
         Ok(candidate.fee)
     }

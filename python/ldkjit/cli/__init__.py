@@ -22,7 +22,7 @@ from ..errors import LdkJitError
 from ..sandbox import BitcoindNotFoundError, BitcoindStartError
 from ..sandbox.boxed import ChainKind
 from . import running, setup
-from .place import Place
+from .place import AsJson, Place, failed
 
 __all__ = ["app"]
 
@@ -68,9 +68,7 @@ def demo(
             "By default bitcoind if this machine has one."
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run five JIT payments on a regtest and check every balance to the millisatoshi."""
     from .demo import Demo
@@ -92,21 +90,13 @@ def demo(
     raise typer.Exit(0 if report.ok else 1)
 
 
-def _fail(error: LdkJitError) -> typer.Exit:
-    Console(stderr=True).print(f"{type(error).__name__}: {error}", markup=False)
-    return typer.Exit(2)
-
-
-_AS_JSON = typer.Option("--json", help="Print one JSON object and nothing else.")
-
-
 @app.command()
 def backup(
     data_dir: Annotated[
         Path, typer.Argument(help="The node's data directory; the node may run meanwhile.")
     ],
     file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")],
-    as_json: Annotated[bool, _AS_JSON] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a node, its words and all, into one file, as it is in one commit.
 
@@ -117,7 +107,7 @@ def backup(
     try:
         what = backup(data_dir, file)
     except LdkJitError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
     if as_json:
         print(what.model_dump_json(indent=2))
     else:
@@ -128,7 +118,7 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(help="What `ldkjit backup` wrote.")],
     data_dir: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    as_json: Annotated[bool, _AS_JSON] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a node of a backup. It only recovers: its channels have gone on since.
 
@@ -139,7 +129,7 @@ def restore(
     try:
         what = restore(file, data_dir)
     except LdkJitError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
     if as_json:
         print(what.model_dump_json(indent=2))
         return
@@ -160,7 +150,7 @@ def recover(
     timeout: Annotated[
         float | None, typer.Option(help="Seconds; by default until all is home, or Ctrl-C.")
     ] = None,
-    as_json: Annotated[bool, _AS_JSON] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Bring home what a restored node held, or what its words alone can find.
 
@@ -189,7 +179,7 @@ def recover(
             recover(settings, timeout, lambda now: show_recovery(now, console))
         )
     except LdkJitError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
     if as_json:
         print(told(now, is_all, spendable))
     else:
@@ -251,7 +241,7 @@ def report(
     try:
         told = History(data_dir).report(by.value, client=client, since=utc(since), until=utc(until))
     except LdkJitError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
     if shape is Shape.JSON:
         print(told.model_dump_json(indent=2))
     elif shape is Shape.CSV:
@@ -289,9 +279,7 @@ def ledger_check(
     data_dir: Annotated[
         Path, typer.Argument(help="The node's data directory; the node may run meanwhile.")
     ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Prove that the ledger adds up to the wallet's coins and the channels, to the millisatoshi.
 
@@ -302,8 +290,7 @@ def ledger_check(
     try:
         verdict = check(data_dir)
     except LdkJitError as error:
-        Console(stderr=True).print(f"{type(error).__name__}: {error}", markup=False)
-        raise typer.Exit(2) from error
+        raise failed(error) from error
     if as_json:
         print(verdict.model_dump_json(indent=2))
     else:
@@ -322,7 +309,7 @@ def store_copy(
     target: Annotated[str, typer.Argument(help="Where it shall be, likewise; a new store.")],
     source_schema: Annotated[str, typer.Option(help="PostgreSQL's schema.")] = "ldkjit",
     target_schema: Annotated[str, typer.Option(help="PostgreSQL's schema.")] = "ldkjit",
-    as_json: Annotated[bool, _AS_JSON] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Move a node, which must not run, from one store to another. The words stay where they are.
 
@@ -338,7 +325,7 @@ def store_copy(
             find_store(target, target_schema, new=True),
         )
     except LdkJitError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
     if as_json:
         print(json.dumps(what, indent=2))
     else:

@@ -15,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{json, Map, Value};
 
 use crate::error::NodeError;
+use crate::payments::network_name;
 
 /// More than the longest text that a QR code can hold.
 const MAX_LENGTH: usize = 8_192;
@@ -94,6 +95,9 @@ fn bolt11(text: &str) -> Result<Value, NodeError> {
         Ok(invoice) => invoice,
         Err(e) => return refuse("malformed", format!("not a BOLT 11 invoice: {e}")),
     };
+    if invoice.currency() == Currency::Simnet {
+        return refuse("unsupported", "an invoice of simnet cannot be paid");
+    }
     let created_ms = u64::try_from(invoice.duration_since_epoch().as_millis()).unwrap_or(u64::MAX);
     let expiry_ms = u64::try_from(invoice.expiry_time().as_millis()).unwrap_or(u64::MAX);
     let (description, description_hash) = match invoice.description() {
@@ -103,7 +107,7 @@ fn bolt11(text: &str) -> Result<Value, NodeError> {
     Ok(json!({
         "kind": "bolt11",
         "bolt11": text.to_ascii_lowercase(),
-        "network": network_of(invoice.currency())?,
+        "network": network_name(&invoice.currency()),
         "payment_hash": AsRef::<[u8; 32]>::as_ref(invoice.payment_hash()).to_lower_hex_string(),
         "payee": invoice.get_payee_pub_key().to_string(),
         "amount_msat": invoice.amount_milli_satoshis(),
@@ -113,16 +117,6 @@ fn bolt11(text: &str) -> Result<Value, NodeError> {
         "expires_at_ms": created_ms.saturating_add(expiry_ms),
         "min_final_cltv_delta": invoice.min_final_cltv_expiry_delta(),
     }))
-}
-
-fn network_of(currency: Currency) -> Result<&'static str, NodeError> {
-    Ok(match currency {
-        Currency::Bitcoin => "bitcoin",
-        Currency::BitcoinTestnet => "testnet",
-        Currency::Regtest => "regtest",
-        Currency::Signet => "signet",
-        Currency::Simnet => return refuse("unsupported", "an invoice of simnet cannot be paid"),
-    })
 }
 
 /// An address says less than a network: `tb1…` is of testnet and signet alike.

@@ -263,19 +263,24 @@ pub fn parse_invoice(text: &str, network: bitcoin::Network) -> Result<Bolt11Invo
     let invoice = Bolt11Invoice::from_str(text)
         .map_err(|e| NodeError::invoice("malformed", format!("not a BOLT 11 invoice: {e}")))?;
     if invoice.currency() != Currency::from(network) {
-        let theirs = match invoice.currency() {
-            Currency::Bitcoin => "bitcoin",
-            Currency::BitcoinTestnet => "testnet",
-            Currency::Regtest => "regtest",
-            Currency::Simnet => "simnet",
-            Currency::Signet => "signet",
-        };
+        let theirs = network_name(&invoice.currency());
         return Err(NodeError::invoice(
             "wrong_network",
             format!("the invoice is of {theirs}, this node runs on {network}"),
         ));
     }
     Ok(invoice)
+}
+
+/// The network of an invoice, as people and configurations call it.
+pub(crate) fn network_name(currency: &Currency) -> &'static str {
+    match currency {
+        Currency::Bitcoin => "bitcoin",
+        Currency::BitcoinTestnet => "testnet",
+        Currency::Regtest => "regtest",
+        Currency::Simnet => "simnet",
+        Currency::Signet => "signet",
+    }
 }
 
 /// What the payer of an invoice asked of us.

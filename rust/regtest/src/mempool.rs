@@ -24,6 +24,7 @@ const MAX_DATA: usize = 83;
 const MAX_VERSION: i32 = 3;
 /// Transactions of this version may pay nothing, if their child does.
 const TRUC: i32 = 3;
+const RELAY: &str = "min relay fee not met";
 
 /// Why a transaction is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +99,12 @@ struct Candidate {
     direct: BTreeSet<Txid>,
     /// Those and what hangs on them.
     conflicts: BTreeSet<Txid>,
+}
+
+impl Candidate {
+    fn verify_scripts(&self) -> Result<(), Rejected> {
+        Ok(rules::verify_scripts(&self.tx, &self.coins, "mempool")?)
+    }
 }
 
 /// What became of one transaction of a package.
@@ -221,7 +228,9 @@ impl Mempool {
         now: u32,
     ) -> Result<(), Rejected> {
         let candidate = self.check(chain, tx)?;
-        self.enter(chain, candidate, now)
+        candidate.verify_scripts()?;
+        self.enter(chain, candidate, now);
+        Ok(())
     }
 
     /// All but its scripts.
@@ -240,7 +249,7 @@ impl Mempool {
     /// bitcoind's reason.
     pub fn would_accept(&self, chain: &Chain, tx: &Transaction) -> Result<u64, Rejected> {
         let candidate = self.check(chain, tx)?;
-        rules::verify_scripts(tx, &candidate.coins, "mempool")?;
+        candidate.verify_scripts()?;
         Ok(candidate.fee)
     }
 
@@ -300,15 +309,7 @@ impl Mempool {
         let all: Vec<&Candidate> = candidates.iter().collect();
         // A child pays for what a full mempool asks for more, not for what each must pay to be relayed.
         for candidate in all.iter().filter(|c| c.tx.version.0 != TRUC) {
-            let (fee, least) = (
-                self.modified(&[candidate]),
-                signed(at_rate(MIN_RELAY_FEE, vsize(&candidate.tx))),
-            );
-            if fee < least {
-                return Err(Rejected::fee(format!(
-                    "min relay fee not met, {fee} < {least}"
-                )));
-            }
+            self.check_rate(&[candidate], MIN_RELAY_FEE, RELAY)?;
         }
         self.check_fee(&all)?;
         let spent: HashSet<OutPoint> = (txs.iter())
@@ -330,10 +331,10 @@ impl Mempool {
         }
         // All or none: what none of them may fail for any more is checked before the first enters.
         for candidate in &candidates {
-            rules::verify_scripts(&candidate.tx, &candidate.coins, "mempool")?;
+            candidate.verify_scripts()?;
         }
         for candidate in candidates {
-            self.enter(chain, candidate, now)?;
+            self.enter(chain, candidate, now);
         }
         Ok(())
     }
@@ -372,9 +373,9 @@ impl Mempool {
         self.spends.clear();
         for tx in again {
             if let Ok(candidate) = self.look_at(chain, &tx, &HashMap::new()) {
-                if candidate.direct.is_empty() {
-                    // What does not hold any more is gone, as in bitcoind.
-                    self.enter(chain, candidate, now).unwrap_or_default();
+                // What does not hold any more is gone, as in bitcoind.
+                if candidate.direct.is_empty() && candidate.verify_scripts().is_ok() {
+                    self.enter(chain, candidate, now);
                 }
             }
         }
@@ -426,8 +427,7 @@ impl Mempool {
             return Err(Rejected::new("non-BIP68-final"));
         }
         let fee = rules::fee(tx, &coins, next)?;
-        let delta = self.deltas.get(&txid).copied().unwrap_or(0);
-        if (fee > 0 || delta != 0) && dust(tx).next().is_some() {
+        if (fee > 0 || self.delta(&txid) != 0) && dust(tx).next().is_some() {
             return Err(Rejected::new("dust"));
         }
         let spenders = tx.input.iter().map(|i| self.spender(&i.previous_output));
@@ -458,29 +458,30 @@ impl Mempool {
 
     /// Whether they pay enough together.
     fn check_fee(&self, candidates: &[&Candidate]) -> Result<(), Rejected> {
-        let size = candidates
-            .iter()
-            .map(|c| vsize(&c.tx))
-            .fold(0, u64::saturating_add);
-        let fee = self.modified(candidates);
         // A full mempool asks for more than what is relayed.
-        let full =
-            (self.minimum > MIN_RELAY_FEE).then_some((self.minimum, "mempool min fee not met"));
-        let relayed = (MIN_RELAY_FEE, "min relay fee not met");
-        for (minimum, name) in full.into_iter().chain([relayed]) {
-            let least = at_rate(minimum, size);
-            if fee < signed(least) {
-                return Err(Rejected::fee(format!("{name}, {fee} < {least}")));
-            }
+        if self.minimum > MIN_RELAY_FEE {
+            self.check_rate(candidates, self.minimum, "mempool min fee not met")?;
+        }
+        self.check_rate(candidates, MIN_RELAY_FEE, RELAY)
+    }
+
+    fn check_rate(&self, candidates: &[&Candidate], rate: u64, name: &str) -> Result<(), Rejected> {
+        let (fee, least) = (
+            self.modified(candidates),
+            signed(at_rate(rate, size_of(candidates))),
+        );
+        if fee < least {
+            return Err(Rejected::fee(format!("{name}, {fee} < {least}")));
         }
         Ok(())
     }
 
+    fn delta(&self, txid: &Txid) -> i64 {
+        self.deltas.get(txid).copied().unwrap_or(0)
+    }
+
     fn modified(&self, candidates: &[&Candidate]) -> i64 {
-        let of = |c: &&Candidate| {
-            let delta = self.deltas.get(&c.tx.compute_txid()).copied().unwrap_or(0);
-            signed(c.fee).saturating_add(delta)
-        };
+        let of = |c: &&Candidate| signed(c.fee).saturating_add(self.delta(&c.tx.compute_txid()));
         candidates.iter().map(of).fold(0, i64::saturating_add)
     }
 
@@ -499,10 +500,7 @@ impl Mempool {
             );
             return Err(Rejected::new(why));
         }
-        let size = candidates
-            .iter()
-            .map(|c| vsize(&c.tx))
-            .fold(0, u64::saturating_add);
+        let size = size_of(candidates);
         let fee = self.modified(candidates);
         let insufficient = |why: String| {
             Err(Rejected::fee(format!(
@@ -533,9 +531,8 @@ impl Mempool {
         Ok(())
     }
 
-    /// Verifies the scripts, makes way and enters.
-    fn enter(&mut self, chain: &mut Chain, candidate: Candidate, now: u32) -> Result<(), Rejected> {
-        rules::verify_scripts(&candidate.tx, &candidate.coins, "mempool")?;
+    /// What was looked at, and whose scripts were verified, makes way and enters.
+    fn enter(&mut self, chain: &mut Chain, candidate: Candidate, now: u32) {
         chain.remember_verified(candidate.tx.compute_wtxid());
         for conflict in &candidate.conflicts {
             self.take_out(conflict);
@@ -547,14 +544,13 @@ impl Mempool {
         self.arrivals = self.arrivals.saturating_add(1);
         let entry = Entry {
             fee: candidate.fee,
-            delta: self.deltas.get(&txid).copied().unwrap_or(0),
+            delta: self.delta(&txid),
             time: now,
             height: chain.height(),
             order: self.arrivals,
             tx: candidate.tx,
         };
         self.entries.insert(txid, entry);
-        Ok(())
     }
 
     fn take_out(&mut self, txid: &Txid) {
@@ -607,6 +603,11 @@ impl Mempool {
             .map(|entry| (&entry.tx, entry.fee))
             .collect()
     }
+}
+
+fn size_of(candidates: &[&Candidate]) -> u64 {
+    let sizes = candidates.iter().map(|c| vsize(&c.tx));
+    sizes.fold(0, u64::saturating_add)
 }
 
 /// Satoshi for so many virtual bytes at a rate for 1,000.

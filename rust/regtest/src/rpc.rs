@@ -308,11 +308,7 @@ fn header_fields(
     let active = state.chain.is_active(hash);
     // Every block of regtest is two hashes of work.
     let work = u64::from(height).saturating_add(1).saturating_mul(2);
-    let confirmations = state
-        .chain
-        .height()
-        .saturating_sub(height)
-        .saturating_add(1);
+    let confirmations = depth_of(state, height);
     let mut fields = Map::from_iter([
         ("hash".into(), json!(hash)),
         (
@@ -536,16 +532,24 @@ fn spending(state: &State, params: Params<'_>) -> Answer {
     Ok(Value::Array(asked.collect::<Result<_, _>>()?))
 }
 
+/// A transaction that waits, or that a block has.
+fn found<'a>(state: &'a State, txid: &Txid) -> Option<(Option<BlockHash>, &'a Transaction)> {
+    let waiting = state.mempool.get(txid).map(|entry| (None, &entry.tx));
+    waiting.or_else(|| {
+        let (hash, tx) = state.chain.transaction(txid)?;
+        Some((Some(hash), tx))
+    })
+}
+
+/// Confirmations of what is in the best chain's block of this height.
+fn depth_of(state: &State, height: u32) -> u32 {
+    let above = state.chain.height().saturating_sub(height);
+    above.saturating_add(1)
+}
+
 fn raw_transaction(state: &State, params: Params<'_>) -> Answer {
     let txid = params.parse(0)?;
-    let waiting = state.mempool.get(&txid).map(|entry| (None, &entry.tx));
-    let confirmed = || {
-        state
-            .chain
-            .transaction(&txid)
-            .map(|(hash, tx)| (Some(hash), tx))
-    };
-    let Some((hash, tx)) = waiting.or_else(confirmed) else {
+    let Some((hash, tx)) = found(state, &txid) else {
         return refuse(
             NOT_FOUND,
             "No such mempool or blockchain transaction. Use gettransaction for wallet transactions.",
@@ -557,11 +561,7 @@ fn raw_transaction(state: &State, params: Params<'_>) -> Answer {
     let mut fields = decoded(tx);
     if let (Some(hash), Value::Object(fields)) = (hash, &mut fields) {
         let (block, height) = known(state, &hash)?;
-        let depth = state
-            .chain
-            .height()
-            .saturating_sub(height)
-            .saturating_add(1);
+        let depth = depth_of(state, height);
         fields.insert("blockhash".into(), json!(hash));
         fields.insert("confirmations".into(), json!(depth));
         fields.insert("time".into(), json!(block.header.time));
@@ -907,14 +907,7 @@ fn pay(state: &mut State, outputs: Vec<TxOut>) -> Answer {
 
 fn wallet_transaction(state: &State, params: Params<'_>) -> Answer {
     let txid: Txid = params.parse(0)?;
-    let waiting = state.mempool.get(&txid).map(|entry| (None, &entry.tx));
-    let confirmed = || {
-        state
-            .chain
-            .transaction(&txid)
-            .map(|(hash, tx)| (Some(hash), tx))
-    };
-    let found = waiting.or_else(confirmed).filter(|(_, tx)| {
+    let found = found(state, &txid).filter(|(_, tx)| {
         state.purse.has_sent(&txid) || tx.output.iter().any(|o| state.purse.owns(&o.script_pubkey))
     });
     let Some((hash, tx)) = found else {
@@ -922,13 +915,7 @@ fn wallet_transaction(state: &State, params: Params<'_>) -> Answer {
     };
     let depth = hash
         .and_then(|hash| state.chain.block(&hash))
-        .map_or(0, |(_, height)| {
-            state
-                .chain
-                .height()
-                .saturating_sub(height)
-                .saturating_add(1)
-        });
+        .map_or(0, |(_, height)| depth_of(state, height));
     Ok(json!({ "txid": txid, "confirmations": depth, "hex": serialize_hex(tx) }))
 }
 
